@@ -1,0 +1,30 @@
+# Needs Python 3.11 or newer. `make search` and `make test` set up what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: search test test-all lint setup clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+search: setup
+	$(BIN)/python -m nas.search --config search_spaces/demo.toml --out results/demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+test-all: lint
+	$(BIN)/pytest -m 'not device and not gpu'
+
+clean:
+	rm -rf .venv build dist *.egg-info

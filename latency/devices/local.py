@@ -1,0 +1,250 @@
+"""This computer, timed through ONNX Runtime's Python package in this process."""
+
+import contextlib
+import gc
+import os
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latency.devices.base import Model, model_bytes, sha256
+from latency.errors import DeviceError, Failed, InvalidDevice
+from latency.host import host_info
+from latency.measurement import DeviceInfo, Measurement, half_width
+from latency.plan import OptLevel, TimingPlan
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["LocalDevice", "open_local"]
+
+STEADY = 0.05  # warm-up ends when its last runs are at most that much faster than those before
+WARMUP_LIMIT = 5
+FLOATS = {"float16": "float16", "float": "float32", "double": "float64"}
+EXTENT = {"bool": 2, "int8": 128, "uint8": 256, "int16": 2, "int32": 2, "int64": 2}
+
+
+class LocalDevice:
+    """ONNX Runtime on the CPU of this computer; everything else that runs on it is seen in the figures, and said by ``problems()``."""
+
+    def __init__(self) -> None:
+        self._info: DeviceInfo | None = None
+        self._closed = False
+
+    def info(self) -> DeviceInfo:
+        """This computer and its ONNX Runtime, read once."""
+        if self._info is None:
+            import onnxruntime
+
+            build = onnxruntime.get_build_info().removeprefix("ORT Build Info: ")
+            self._info = host_info(runtime=f"onnxruntime {onnxruntime.__version__}", runtime_build=build)
+        return self._info
+
+    def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
+        """One measurement for each model, taken in turns; see ``Device.time``. All models are in memory at once."""
+        if self._closed:
+            raise DeviceError("the device local is closed: open it again")
+        with _pinned(plan.cpus):
+            timed = [_Timed(data, i, plan) for i, data in enumerate(model_bytes(models))]
+            with _no_garbage_collection():
+                for model in timed:
+                    model.warm_up()
+                _rounds(timed)
+        return tuple(model.measurement(self.info()) for model in timed)
+
+    def close(self) -> None:
+        """Refuse to time from now on."""
+        self._closed = True
+
+
+def open_local(address: str) -> LocalDevice:
+    """This computer; it has no address.
+
+    Raises:
+        InvalidDevice: something stands behind the colon.
+    """
+    if address:
+        raise InvalidDevice(f"local: nothing may follow the colon, got {address!r}")
+    return LocalDevice()
+
+
+class _Timed:
+    """One loaded model and the runs taken of it so far."""
+
+    def __init__(self, data: bytes, index: int, plan: TimingPlan) -> None:
+        self._plan, self._index, self._sha256 = plan, index, sha256(data)
+        began = time.perf_counter_ns()
+        self._session = _session(data, index, plan)
+        self._load_ns = time.perf_counter_ns() - began
+        self._binding = _bind(self._session, index)
+        self._wall: list[tuple[int, ...]] = []
+        self._cpu: list[tuple[int, ...]] = []
+        self._warmup_ns = 0
+        self._block = 1
+        self._next_check = plan.min_rounds
+        self.done = False
+
+    def warm_up(self) -> None:
+        """Run untimed until the plan's warm-up is over and the model no longer gets faster, then fix the length of a block."""
+        plan, chunk = self._plan, max(1, self._plan.warmup_runs // 2)
+        before, taken = float("inf"), 0
+        began = time.perf_counter_ns()
+        while True:
+            latest = float(np.median(self._run(chunk)[0]))
+            taken += chunk
+            spent_ms = (time.perf_counter_ns() - began) / 1e6
+            enough = taken >= plan.warmup_runs and spent_ms >= plan.warmup_ms
+            if enough and (latest >= before * (1 - STEADY) or spent_ms >= WARMUP_LIMIT * plan.warmup_ms):
+                break
+            before = latest
+        self._warmup_ns = time.perf_counter_ns() - began
+        self._block = int(max(1, min(plan.block_runs, plan.block_ms * 1e6 / latest)))
+
+    def add_block(self, *, lead_in: bool) -> None:
+        """Time one block and see whether the model is done. ``lead_in`` first runs once untimed: another model just used the caches."""
+        if lead_in:
+            self._run(1)
+        wall, cpu = self._run(self._block)
+        self._wall.append(wall)
+        self._cpu.append(cpu)
+        self.done = self._is_done()
+
+    def measurement(self, device: DeviceInfo) -> Measurement:
+        """The runs taken, as a value."""
+        return Measurement(
+            samples_ns=tuple(self._wall), cpu_ns=tuple(self._cpu) if _cpu_time_counts(self._plan) else (), warmup_ns=self._warmup_ns,
+            load_ns=self._load_ns, plan=self._plan, device=device, model_sha256=self._sha256,
+            taken_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        )  # fmt: skip
+
+    def _is_done(self) -> bool:
+        plan, rounds = self._plan, len(self._wall)
+        runs, spent_ms = rounds * self._block, sum(map(sum, self._wall)) / 1e6
+        if runs >= plan.max_samples or spent_ms >= plan.max_ms:
+            return True
+        if rounds < self._next_check or runs < plan.min_samples or spent_ms < plan.min_ms:
+            return False
+        # The interval costs milliseconds: looked at after every 20 % more rounds, not after each.
+        self._next_check = rounds + max(1, rounds // 5)
+        return half_width(tuple(self._wall), tuple(self._cpu) if _cpu_time_counts(plan) else ()) <= plan.half_width
+
+    def _run(self, times: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Wall and CPU nanoseconds of consecutive runs."""
+        run, binding = self._session.run_with_iobinding, self._binding
+        wall, cpu = [], []
+        try:
+            for _ in range(times):
+                cpu_began = time.thread_time_ns()
+                began = time.perf_counter_ns()
+                run(binding)
+                ended = time.perf_counter_ns()
+                cpu.append(time.thread_time_ns() - cpu_began)
+                wall.append(ended - began)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise Failed(f"ONNX Runtime cannot run model {self._index}: {_reason(error)}", model_index=self._index) from error
+        return tuple(wall), tuple(cpu)
+
+
+def _rounds(models: Sequence[_Timed]) -> None:
+    """Rounds of one block each until every model is done; every round begins with the next model."""
+    first = 0
+    while waiting := [m for m in (*models[first:], *models[:first]) if not m.done]:
+        for model in waiting:
+            model.add_block(lead_in=len(waiting) > 1)
+        first = (first + 1) % len(models)
+
+
+def _session(data: bytes, index: int, plan: TimingPlan) -> "onnxruntime.InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = plan.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = _opt_level(plan.opt_level)
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    # A model's threads must not spin on while the next model is timed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise Failed(f"ONNX Runtime cannot load model {index}: {_reason(error)}", model_index=index) from error
+
+
+def _opt_level(level: OptLevel) -> Any:  # Any: an enum of onnxruntime, which has no types
+    from onnxruntime import GraphOptimizationLevel as Levels
+
+    return {
+        "disabled": Levels.ORT_DISABLE_ALL,
+        "basic": Levels.ORT_ENABLE_BASIC,
+        "extended": Levels.ORT_ENABLE_EXTENDED,
+        "all": Levels.ORT_ENABLE_ALL,
+    }[level]
+
+
+def _bind(session: "onnxruntime.InferenceSession", index: int) -> "onnxruntime.IOBinding":
+    """The session's inputs bound to fixed random values, its outputs to memory of the runtime's own."""
+    binding, rng = session.io_binding(), np.random.default_rng(0)
+    for value in session.get_inputs():
+        binding.bind_cpu_input(value.name, _input(value.name, value.type, value.shape, rng, index))
+    for value in session.get_outputs():
+        binding.bind_output(value.name, "cpu")
+    return binding
+
+
+def _input(name: str, onnx_type: str, dims: Sequence[int | str | None], rng: np.random.Generator, index: int) -> np.ndarray:
+    """Uniform in [0, 1) for floats; in the whole non-negative range for bytes; 0 or 1 for wider integers, which may be indices."""
+    kind = onnx_type.removeprefix("tensor(").removesuffix(")")
+    if kind not in FLOATS and kind not in EXTENT:
+        known = ", ".join((*FLOATS, *EXTENT))
+        raise Failed(f"model {index}: input {name!r} is a {onnx_type}, and only {known} can be made up", model_index=index)
+    if not all(isinstance(d, int) for d in dims[1:]):
+        raise Failed(f"model {index}: only the batch may be open, and input {name!r} has shape {list(dims)}", model_index=index)
+    shape = [d if isinstance(d, int) else 1 for d in dims]
+    if kind in FLOATS:
+        return rng.random(shape).astype(FLOATS[kind])
+    return rng.integers(0, EXTENT[kind], shape).astype(kind)
+
+
+def _cpu_time_counts(plan: TimingPlan) -> bool:
+    """Whether wall − CPU time of the calling thread shows preemption: it does all the work and its clock is fine enough."""
+    return plan.threads == 1 and time.get_clock_info("thread_time").resolution <= 1e-6
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _pinned(cpus: Sequence[int]) -> Iterator[None]:
+    """Keep the calling thread, and those it starts, on the given cores; none: leave it as it is."""
+    if not cpus:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise DeviceError("local: this operating system cannot pin a thread to cores; leave the plan's cpus empty")
+    before = os.sched_getaffinity(0)
+    if not set(cpus) <= before:
+        raise DeviceError(f"local: the plan's cpus must be among {sorted(before)}, got {sorted(cpus)}")
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _reason(error: Exception) -> str:
+    """The last part of ONNX Runtime's message: what stands behind ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :``."""
+    text = " ".join(str(error).split())
+    return text.split(" : ", 3)[-1].rstrip(".")

@@ -1,0 +1,139 @@
+"""Every knob of a search, with unit and default, once; from flags, a TOML file or a run's config.json."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from nas.errors import InvalidConfig
+from nas.recipe import Recipe
+
+__all__ = ["RESUMABLE", "RunConfig", "config_from_file", "parse_duration_s"]
+
+Reward = Literal["pareto", "soft", "hard", "abs"]
+DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
+RESUMABLE = frozenset({"trials", "budget_s", "workers", "executor", "ray_address"})
+"""Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched."""
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One search, fully determined: the same config and seed propose the same architectures."""
+
+    space: str = "mnasnet"  # a built-in name or a .toml file
+    width: float = 1.0  # width multiplier of the whole space
+    task: str = "classify"
+    data: str = "photos"  # photos | cifar10 | folder:PATH | npz:PATH | ...
+    data_root: str = "data"  # where downloads go
+    image_size: int | None = None  # px; None: the data set's own
+    train_images: int | None = None  # cap on training images; None: all
+    device: str = "local"
+    threads: int = 1  # of the measured runtime
+    sampler: str = "tpe"
+    reward: Reward = "pareto"
+    target_ms: float | None = None  # T of the MnasNet reward
+    w: float | None = None  # exponent of soft (-0.07), weight of abs (-0.10)
+    max_ms: float | None = None  # candidates above are rejected before training
+    epochs: int = 5  # proxy training of each candidate (MnasNet §5: 5)
+    final_epochs: int = 30  # full recipe of front and baselines
+    trials: int = 100  # candidates to train (rejected and repeated ones cost next to nothing and come on top)
+    budget_s: float | None = None  # wall time for everything; None: until `trials`
+    round_size: int = 8  # proposals asked at once; never depends on the machine, so that a resumed run proposes the same
+    front_size: int = 8  # members of the search's front that are trained in full
+    baselines: tuple[str, ...] = (
+        "mobilenet_v2", "mnasnet_a1", "mobilenet_v3_large", "mobilenet_v3_small", "mnasnet_small", "mobilenet_v3_small_minimal",
+    )  # fmt: skip
+    baseline_widths: int = 2  # at most so many widths of each family inside the front's latency range
+    workers: int | None = None  # None: one a core, or one core less where one is kept for measuring
+    executor: Literal["ray", "serial"] = "ray"
+    ray_address: str | None = None
+    overlap: Literal["auto", "on", "off"] = "auto"  # measure while workers train; auto: from 4 cores on
+    seed: int = 0
+    recipe: Recipe = Recipe()  # of both; its own `epochs` is replaced by the two above
+
+    def __post_init__(self) -> None:
+        for rule, holds in self._rules().items():
+            if not holds:
+                raise InvalidConfig(rule)
+
+    def _rules(self) -> dict[str, bool]:
+        positive = ("width", "threads", "epochs", "final_epochs", "trials", "round_size", "front_size", "baseline_widths")
+        optional = ("target_ms", "max_ms", "budget_s", "workers", "image_size", "train_images")
+        rules = {f"{_flag(k)} must be positive, got {getattr(self, k)}": getattr(self, k) > 0 for k in positive}
+        given = {k: getattr(self, k) for k in optional if getattr(self, k) is not None}
+        rules |= {f"{_flag(k)} must be positive, got {value}": value > 0 for k, value in given.items()}
+        return rules | {
+            f"--reward {self.reward} needs --target-ms": self.reward == "pareto" or self.target_ms is not None,
+            f"--w belongs to --reward soft or abs, not to {self.reward}": self.w is None or self.reward in DEFAULT_W,
+            f"--w must be negative, got {self.w}": self.w is None or self.w < 0,
+            f"--seed must not be negative, got {self.seed}": self.seed >= 0,
+        }
+
+    @property
+    def exponent(self) -> float:
+        """w of the soft and absolute rewards: the user's, else the published default."""
+        return self.w if self.w is not None else DEFAULT_W.get(self.reward, 0.0)
+
+
+def parse_duration_s(text: str) -> float:
+    """Seconds in a text like ``90``, ``45s``, ``10m``, ``1.5h`` or ``1h30m``.
+
+    Raises:
+        InvalidConfig: anything else, or zero.
+
+    >>> parse_duration_s("10m"), parse_duration_s("1h30m"), parse_duration_s("90")
+    (600.0, 5400.0, 90.0)
+    """
+    text = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        text += "s"
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = sum(float(n) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for n, unit in parts)
+    if "".join(n + unit for n, unit in parts) != text or seconds <= 0:
+        raise InvalidConfig(f"not a duration: {text!r}; write for example 45s, 10m or 1h30m")
+    return float(seconds)
+
+
+def config_from_file(path: Path, overrides: Mapping[str, Any]) -> RunConfig:  # Any: values of any field
+    """The configuration in a TOML or JSON file, with single fields replaced by ``overrides``.
+
+    TOML files may say ``budget = "10m"`` for ``budget_s``.
+
+    Raises:
+        InvalidConfig: unreadable, not TOML or JSON, an unknown field, a wrong value; names the file and the field.
+    """
+    try:
+        text = path.read_text()
+        table = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise InvalidConfig(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+    if not isinstance(table, dict):
+        raise InvalidConfig(f"{path}: must hold a table of settings")
+    if "budget" in table:
+        table["budget_s"] = parse_duration_s(str(table.pop("budget")))
+    return config_from_table({**table, **overrides}, where=str(path))
+
+
+def config_from_table(table: Mapping[str, Any], *, where: str = "flags") -> RunConfig:
+    """The configuration of a mapping from field to value; ``where`` is named in errors."""
+    try:
+        return msgspec.convert(table, RunConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(f"{where}: {_with_hint(str(error))}") from error
+
+
+def _with_hint(message: str) -> str:
+    import difflib
+
+    unknown = re.search(r"unknown field `(\w+)`", message)
+    fields = RunConfig.__struct_fields__ + (Recipe.__struct_fields__ if "recipe" in message else ())
+    near = difflib.get_close_matches(unknown[1], fields, n=1) if unknown else []
+    return f"{message}; did you mean {near[0]!r}?" if near else message
+
+
+def _flag(field: str) -> str:
+    return "--budget" if field == "budget_s" else "--" + field.replace("_", "-")

@@ -1,0 +1,76 @@
+"""Jobs on Ray Tune: Tune executes and never decides. Its own restore is not used, its files live in a temporary folder."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from nas.config import RunConfig
+from nas.errors import NasError
+from nas.jobs import Job, JobSource, Outcome, open_config_task, run_job
+
+__all__ = ["execute", "run_jobs"]
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it must end the run, not only the trials
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "3600",
+}
+
+
+def execute(source: JobSource, config: RunConfig, *, workers: int, cpus: tuple[int, ...] = ()) -> None:
+    """Trains the source's jobs on ``workers`` Ray workers of one core each (and an equal share of the GPUs, if any).
+
+    ``cpus``: cores that workers may use; empty: all. Every worker opens the task once. On a cluster (``ray_address``) the
+    run folder and the data must be where every node can reach them.
+    """
+    run_jobs(source, partial(_open_worker, config, cpus), workers=workers, address=config.ray_address)
+
+
+def run_jobs(source: JobSource, open_worker: Callable[[], Callable[[Job], Outcome]], *, workers: int, address: str | None = None) -> None:
+    """Runs jobs through ``open_worker()``, called once in every worker process; a lost worker fails its job alone.
+
+    Raises:
+        NasError: Ray does not start, or the source ends the run.
+    """
+    os.environ.update(QUIET)
+    with _ray(workers, address):
+        from nas.executors import tune
+
+        tune.run(source, open_worker, workers)
+
+
+def _open_worker(config: RunConfig, cpus: tuple[int, ...]) -> Callable[[Job], Outcome]:
+    import torch
+
+    torch.set_num_threads(1)
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    return partial(run_job, task=open_config_task(config))
+
+
+@contextmanager
+def _ray(workers: int, address: str | None) -> Iterator[None]:
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # a lost worker is a row and a sentence, not a page of log
+        local: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            where = f"the Ray cluster at {address}" if address else "Ray on this computer"
+            raise NasError(f"cannot start {where}: {str(error).splitlines()[0]}; --executor serial needs none") from error
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()

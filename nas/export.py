@@ -1,0 +1,152 @@
+"""VERB  python -m nas.export results/RUN: writes finished candidates as ONNX files, each checked against torch on real inputs."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nas.verbs import Exits
+
+if TYPE_CHECKING:
+    from nas.store import Candidate, Run
+    from nas.tasks.task import Task
+
+__all__ = ["chosen", "export", "write_manifest"]
+
+CHECK_IMAGES = 16
+TOLERANCE = 1e-4  # of the largest output: what folding BN and another convolution order may move
+
+
+def export(row: "Candidate", weights: Path, out: Path, task: "Task", *, batch: int | None = 1) -> Path:
+    """Writes ``out``/ID.onnx with the trained weights and metadata on input and classes; gives its path.
+
+    Raises:
+        NasError: the graph and torch disagree by more than 1e-4 of the largest output on real validation images.
+    """
+    from latency.onnx_graph import emit
+    from nas.models import build
+    from nas.store import write_atomic
+    from nas.weights import load, numpy_weights
+
+    network = build(row.arch)
+    network.load_state_dict(load(weights))
+    model = emit(row.arch, numpy_weights(network), batch=batch, metadata=_metadata(row, task))
+    _check(network, model.SerializeToString(), task, row.id, batch or 1)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{row.id}.onnx"
+    write_atomic(path, model.SerializeToString(deterministic=True))
+    return path
+
+
+def write_manifest(
+    rows: "Sequence[Candidate]", models: Sequence[Path], out: Path, task: "Task", conditions: dict[str, Any]  # Any: JSON
+) -> Path:  # fmt: skip
+    """Writes ``out``: what each ONNX file is, how to feed it, what it scored, how fast it ran, and under which conditions."""
+    import msgspec
+
+    from nas.store import write_atomic
+
+    shared = {
+        "input": {"name": "input", "shape": [1, *task.input_chw], "layout": "NCHW", "dtype": "float32", "preprocess": _preprocess(task)},
+        "output": {"name": "logits", "classes": list(task.classes)},
+        "data": {"spec": task.data, "sha256": task.data_sha256},
+    }
+    entries = [_entry(row, file, out.parent) for row, file in zip(rows, models, strict=True)]
+    write_atomic(out, msgspec.json.format(msgspec.json.encode({**shared, **conditions, "models": entries}), indent=1))
+    return out
+
+
+def chosen(run: "Run", ids: Sequence[str]) -> "list[Candidate]":
+    """The trained rows with these ids (or unique beginnings of ids), the fully trained one where there is one; none: the front.
+
+    Raises:
+        NasError: an id that the run has not, or has not trained; a run without a front.
+    """
+    from nas.errors import NasError, UnknownName
+
+    trained = {r.id: r for r in run.rows if r.status == "trained" and r.stage == "search"}
+    trained |= {r.id: r for r in run.rows if r.status == "trained" and r.stage == "final"}
+    if not ids:
+        if not len(run.front):
+            go_on = f"python -m nas.search --config {run.path}/config.json --out {run.path}"
+            raise NasError(f"{run.path} has no front yet; finish it with: {go_on}")
+        return [trained[i] for i in run.front["id"]]
+    found = []
+    for wanted in ids:
+        hits = [r for i, r in trained.items() if i.startswith(wanted)]
+        if not hits:
+            raise UnknownName.among(f"model in {run.path}", wanted, trained)
+        if len(hits) > 1:
+            raise NasError(f"{wanted} begins {len(hits)} ids; say more of it")
+        found += hits
+    return found
+
+
+def _check(network: Any, model: bytes, task: "Task", name: str, batch: int) -> None:  # Any: the torch module
+    import numpy as np
+    import torch
+
+    from nas.errors import NasError
+    from nas.evaluate import logits_of_onnx, predict
+
+    images = task.load("valid").x
+    x = images[: max(batch, min(CHECK_IMAGES, len(images)) // batch * batch)]
+    ours = predict(network, x, task).numpy()
+    theirs = logits_of_onnx(model, task.normaliser()(torch.as_tensor(x)).numpy())
+    worst = float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-12))
+    if not worst <= TOLERANCE:
+        raise NasError(f"{name}: ONNX and torch differ by {worst:.1e} of the largest output on real images, more than {TOLERANCE:g}")
+
+
+def _preprocess(task: "Task") -> dict[str, Any]:  # Any: JSON
+    return {"how": task.preprocess, "mean": list(task.mean), "std": list(task.std)}
+
+
+def _metadata(row: "Candidate", task: "Task") -> dict[str, str]:
+    import msgspec
+
+    values = {"id": row.id, "classes": list(task.classes), "preprocess": _preprocess(task), "data": task.data}
+    return {k: v if isinstance(v, str) else msgspec.json.encode(v).decode() for k, v in values.items()}
+
+
+def _entry(row: "Candidate", file: Path, folder: Path) -> dict[str, Any]:  # Any: JSON
+    import msgspec
+
+    return {
+        "id": row.id, "baseline": row.baseline, "file": file.relative_to(folder).as_posix(),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "valid_score": row.score, "test_score": row.test_score, "epochs": row.epochs,
+        "latency": msgspec.to_builtins(row.latency), "cost": msgspec.to_builtins(row.cost), "architecture": msgspec.to_builtins(row.arch),
+    }  # fmt: skip
+
+
+@click.command(cls=Exits)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--model", "ids", multiple=True, metavar="ID", help="A candidate's id or its beginning; may be given again.  [the front]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to.  [RUN/export]")
+@click.option("--batch", default="1", show_default=True, help="Images the graph takes at a time; 'any' leaves it open.")
+def main(run: Path, ids: tuple[str, ...], out: Path | None, batch: str) -> None:
+    """Write finished candidates of RUN as ONNX files, each checked against torch on real inputs."""
+    from latency.console import open_console
+    from nas.errors import InvalidConfig
+    from nas.jobs import open_config_task
+    from nas.store import load_run
+
+    if batch != "any" and not (batch.isdigit() and int(batch) > 0):
+        raise InvalidConfig(f"--batch must be a positive number or 'any', got {batch!r}")
+    console, found = open_console(), load_run(run)
+    rows, folder = chosen(found, ids), out or run / "export"
+    task = open_config_task(found.config)
+    files = []
+    for row in rows:
+        files.append(export(row, run / row.weights, folder, task, batch=None if batch == "any" else int(batch)))
+        what = f"{row.baseline or row.id}, valid {row.score:.4f} after {row.epochs} epochs"
+        console.result(f"{files[-1]}  {what}, equal to torch within {TOLERANCE:g} of the largest output")
+    manifest = write_manifest(rows, files, folder / "manifest.json", task, {})
+    console.say(f"wrote {len(rows)} models and {manifest}, which says how to feed them")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""After the search: the front and its baselines, trained with the same full recipe, scored once on test, measured side by side."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from latency import FINAL, QUICK, Device, Failed, TimingPlan
+from latency.onnx_graph import emit
+from nas import objective, pareto
+from nas.config import RunConfig
+from nas.cost import count
+from nas.jobs import DONE, Done, Job, Outcome, recipe_for
+from nas.rounds import measure
+from nas.samplers import proposal_seed
+from nas.store import Candidate, Latency, RunFolder
+from nas.tasks.task import Task
+from search_spaces.architecture import Architecture
+from search_spaces.baselines import baseline
+
+__all__ = ["FinalJobs", "baselines_near", "final_plan", "finalists", "predicted_baselines", "remeasured", "search_front"]
+
+WIDTHS = (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
+FAMILIES = 3  # at least so many stand beside a front
+FINAL_SEED = 1_000_000_007  # the final training starts anew: not with the seed of the search's proxy
+MEASURING_MS = 40_000.0  # at most so long for measuring all finals together
+
+
+def search_front(rows: Sequence[Candidate]) -> list[Candidate]:
+    """The non-dominated candidates of the search by (score, latency), by rising latency; only trained ones count."""
+    trained = [r for r in rows if r.stage == "search" and r.status == "trained" and r.score is not None and r.latency is not None]
+    return [trained[i] for i in pareto.front([(r.score or 0.0, r.latency.p50_ms if r.latency else 0.0) for r in trained])]
+
+
+def finalists(config: RunConfig, rows: Sequence[Candidate]) -> list[Candidate]:
+    """The members of the search's front that are trained in full: at most ``front_size``, spread over its latencies.
+
+    With a scalar reward the best-rewarded candidate is always among them.
+    """
+    members = search_front(rows)
+    chosen = [members[i] for i in pareto.spread(range(len(members)), config.front_size)]
+    if config.reward != "pareto" and members:
+        best = max(members, key=lambda r: objective.reward(config, r.score or 0.0, r.latency.p50_ms if r.latency else 0.0))
+        if best not in chosen:
+            chosen = sorted([*chosen[: config.front_size - 1], best], key=lambda r: r.latency.p50_ms if r.latency else 0.0)
+    return chosen
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A published network at a width; ``inside`` says whether its latency falls into the front's range."""
+
+    label: str
+    arch: Architecture
+    inside: bool
+
+
+def baselines_near(
+    config: RunConfig, task: Task, device: Device, low_ms: float, high_ms: float, plan: TimingPlan = QUICK
+) -> list[Baseline]:
+    """Each family at the widths whose measured latency lies in [low_ms, high_ms], at most ``baseline_widths`` of them.
+
+    Widths are tried upwards until one is too slow. Where fewer than three families have one inside, the nearest others
+    are added at their nearest width.
+    """
+    tried = {}
+    for name in config.baselines:
+        tried[name] = _tried_widths(name, task, lambda arch: _p50_ms(device, arch, plan), high_ms)
+    return _nearest(tried, low_ms, high_ms, config.baseline_widths)
+
+
+def predicted_baselines(config: RunConfig, task: Task, members: Sequence[Architecture]) -> list[Architecture]:
+    """A guess at ``baselines_near`` by MACs instead of latency, for planning: nothing is measured."""
+    macs = [count(arch).macs for arch in members]
+    if not macs:
+        return []
+    tried = {name: _tried_widths(name, task, lambda arch: float(count(arch).macs), max(macs)) for name in config.baselines}
+    return [b.arch for b in _nearest(tried, min(macs), max(macs), config.baseline_widths)]
+
+
+def _p50_ms(device: Device, arch: Architecture, plan: TimingPlan) -> float:
+    result = measure(device, [emit(arch)], plan)[0]
+    if isinstance(result, Failed):
+        raise result
+    return result.p50_ms
+
+
+def _tried_widths(name: str, task: Task, price: Callable[[Architecture], float], high: float) -> list[tuple[float, Baseline]]:
+    """(price, network) at rising widths, up to the first whose price is above ``high``; equal networks once."""
+    tried: dict[str, tuple[float, Baseline]] = {}
+    for width in WIDTHS:
+        arch = baseline(name, width=width, input_chw=task.input_chw, outputs=len(task.classes))
+        if arch.id not in tried:
+            tried[arch.id] = price(arch), Baseline(label=f"{name} x{width:g}", arch=arch, inside=False)
+        if tried[arch.id][0] > high:
+            break
+    return list(tried.values())
+
+
+def _nearest(tried: Mapping[str, list[tuple[float, Baseline]]], low: float, high: float, most: int) -> list[Baseline]:
+    found, others = [], []
+    for family in tried.values():
+        inside = [b for price, b in family if low <= price <= high]
+        found += [msgspec.structs.replace(inside[i], inside=True) for i in pareto.spread(range(len(inside)), most)]
+        if not inside:
+            others.append(min(((max(low / price, price / high), b) for price, b in family), key=lambda o: o[0]))
+    families = len(tried) - len(others)
+    return found + [b for _, b in sorted(others, key=lambda o: o[0])[: max(0, FAMILIES - families)]]
+
+
+class FinalJobs:
+    """The full trainings as a source of jobs (a ``JobSource``); what the run already has is not trained again."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        folder: RunFolder,
+        members: Sequence[Candidate],
+        baselines: Sequence[Baseline],
+        on_row: Callable[[Candidate], None] = lambda row: None,
+    ) -> None:
+        self._config, self._folder, self.on_row = config, folder, on_row
+        self.failed: list[Candidate] = []
+        wanted = {r.id: ("", r.arch) for r in members}
+        wanted |= {b.arch.id: (b.label, b.arch) for b in baselines if b.arch.id not in wanted}
+        kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"}
+        self.rows = [kept[i] for i in wanted if i in kept]
+        self._labels = {i: label for i, (label, _) in wanted.items()}
+        self._queue = deque(self._job(arch) for i, (_, arch) in wanted.items() if i not in kept)
+
+    def __len__(self) -> int:
+        """How many trainings are left."""
+        return len(self._queue)
+
+    @property
+    def archs(self) -> list[Architecture]:
+        """The architectures that are left to train."""
+        return [job.arch for job in self._queue]
+
+    def next(self) -> Job | Done | None:
+        """The next full training, the slowest first, so that workers end together."""
+        return self._queue.popleft() if self._queue else DONE
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Stores a final row; a failed one is stored with its traceback and is missing from the front."""
+        row = Candidate(
+            stage="final", status="failed" if outcome.error else "trained", arch=job.arch, seed=job.seed, baseline=self._labels[job.key],
+            cost=count(job.arch), score=outcome.score, test_score=outcome.test_score, score_source="" if outcome.error else "full",
+            epochs=job.recipe.epochs, seconds=outcome.seconds, error=outcome.error,
+            weights="" if outcome.error else str(Path(job.weights).relative_to(self._folder.path.resolve())),
+        )  # fmt: skip
+        self._folder.append(row)
+        (self.failed if outcome.error else self.rows).append(row)
+        self.on_row(row)
+
+    def sort(self, seconds: Callable[[Architecture], float]) -> None:
+        """Orders the queue by expected time, the longest first."""
+        self._queue = deque(sorted(self._queue, key=lambda job: -seconds(job.arch)))
+
+    def _job(self, arch: Architecture) -> Job:
+        weights = self._folder.path.resolve() / "models" / f"{arch.id}.safetensors"
+        seed = proposal_seed(self._config.seed, FINAL_SEED)
+        return Job(key=arch.id, arch=arch, recipe=recipe_for(self._config, self._config.final_epochs), seed=seed, weights=str(weights), test=True)
+
+
+def final_plan(models: int, plan: TimingPlan = FINAL) -> TimingPlan:
+    """The plan for reported latencies, its limit lowered so that all models together take at most 40 s."""
+    most_ms = max(plan.min_ms, min(plan.max_ms, MEASURING_MS / max(models, 1)))
+    return msgspec.structs.replace(plan, max_ms=most_ms)
+
+
+def remeasured(rows: Sequence[Candidate], models: Sequence[Path], device: Device, plan: TimingPlan) -> list[Candidate]:
+    """The rows with latencies of their exported files, all interleaved in one session, so that they can be compared."""
+    found = []
+    for row, result in zip(rows, measure(device, models, plan), strict=True):
+        if isinstance(result, Failed):
+            raise result
+        found.append(msgspec.structs.replace(row, latency=Latency.of(result), latency_source="measured"))
+    return found

@@ -1,0 +1,96 @@
+"""Work that a worker does: train one architecture and score it. Values go in, values come out; weights go to a file."""
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from nas.config import RunConfig
+from nas.recipe import Recipe
+from nas.tasks.task import Task
+from search_spaces.architecture import Architecture
+
+__all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "open_config_task", "recipe_for", "run_job"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One network to train. ``weights`` is where its weights go; ``test`` asks for one score on the test split too."""
+
+    key: str
+    arch: Architecture
+    recipe: Recipe
+    seed: int
+    weights: str
+    test: bool = False
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a job: a score on valid (and test), or ``error``, the traceback."""
+
+    key: str
+    score: float | None = None
+    test_score: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Done:
+    """The type of ``DONE``: no more jobs will come."""
+
+
+DONE = Done()
+
+
+class JobSource(Protocol):
+    """Where an executor gets its jobs. Both calls come from the driver's thread, one after the other."""
+
+    def next(self) -> Job | Done | None:
+        """The next job; None: none before an outstanding one is finished; DONE: none any more."""
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Takes in what became of a job."""
+
+
+def recipe_for(config: RunConfig, epochs: int) -> Recipe:
+    """The configuration's recipe at ``epochs``, its warm-up no longer than half of them."""
+    return msgspec.structs.replace(config.recipe, epochs=epochs, warmup_epochs=min(config.recipe.warmup_epochs, epochs / 2))
+
+
+def open_config_task(config: RunConfig) -> Task:
+    """The task that a configuration names, its data loaded."""
+    from nas.tasks import open_task
+
+    return open_task(
+        config.task, config.data, image_size=config.image_size, train_images=config.train_images, root=config.data_root
+    )
+
+
+def run_job(job: Job, task: Task, clock: Callable[[], float] = time.monotonic) -> Outcome:
+    """Trains, scores and stores one network on this process's device; whatever it raises becomes the outcome's ``error``.
+
+    The seed fixes initial weights, order and augmentation. Interrupts pass through.
+    """
+    started = clock()
+    try:
+        score, test_score = _train(job, task)
+    except Exception:
+        return Outcome(key=job.key, seconds=clock() - started, error=traceback.format_exc())
+    return Outcome(key=job.key, score=score, test_score=test_score, seconds=clock() - started)
+
+
+def _train(job: Job, task: Task) -> tuple[float, float | None]:
+    import torch
+
+    from nas.evaluate import evaluate
+    from nas.models import build
+    from nas.train import fit
+    from nas.weights import save
+
+    network = build(job.arch, dropout=job.recipe.dropout, generator=torch.Generator().manual_seed(job.seed))
+    result = fit(network, task, job.recipe, seed=job.seed)
+    test_score = evaluate(network, task, "test") if job.test else None
+    save(network.state_dict(), Path(job.weights), metadata={"arch": job.arch.id})
+    return result.score, test_score

@@ -1,0 +1,219 @@
+"""What a run leaves behind beside its rows: front.csv, environment.json, the figure."""
+
+import platform
+import subprocess
+from collections.abc import Hashable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from latency import DeviceInfo, TimingPlan
+from latency.console import Console, count, ms
+from nas import pareto
+from nas.config import RunConfig
+from nas.finals import Baseline
+from nas.store import Candidate, write_atomic
+from nas.tasks.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "FRONT_COLUMNS", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines", "non_dominated", "show",
+    "write_front",
+]
+
+FRONT_COLUMNS = (
+    "id", "baseline", "valid_score", "test_score", "latency_p50_ms", "latency_low_ms", "latency_high_ms", "macs", "params",
+    "peak_activation_bytes", "on_front", "epochs", "train_seconds", "problems",
+)  # fmt: skip
+PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "optuna", "ray", "numpy", "scikit-image", "scikit-learn", "hardware-aware-nas")
+MARKERS = "svD^P*X<"
+
+
+def non_dominated(rows: Sequence[Candidate]) -> set[str]:
+    """Ids of the rows that no other row, baseline or not, beats in (valid score, latency)."""
+    return {rows[i].id for i in pareto.front([(r.score or 0.0, _p50(r)) for r in rows])}
+
+
+def write_front(rows: Sequence[Candidate], path: Path) -> None:
+    """Writes front.csv: found members by rising latency, then baselines; ``on_front`` is by valid score, over all rows."""
+    import pandas as pd
+
+    best = non_dominated(rows)
+    ordered = sorted(rows, key=lambda r: (bool(r.baseline), _p50(r)))
+    table = pd.DataFrame([_front_row(r, r.id in best) for r in ordered], columns=list(FRONT_COLUMNS))
+    write_atomic(path, table.to_csv(index=False))
+
+
+def environment_text(task: Task, device: DeviceInfo, plan: TimingPlan) -> str:
+    """JSON of versions, computer, device, timing plan, git commit and data hash: what a reader needs to judge or repeat a run."""
+    facts = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": _cores(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": _commit(),
+        "data": {"spec": task.data, "sha256": task.data_sha256, "notes": list(task.notes)},
+        "device": {"name": device.name, "id": device.id, **msgspec.to_builtins(device)},
+        "timing_plan": msgspec.to_builtins(plan),
+    }
+    return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
+
+
+def is_complete(out: Path, config: RunConfig) -> bool:
+    """Whether the run in ``out`` was finished for the trials and budget that ``config`` asks for."""
+    manifest = out / "manifest.json"
+    if not manifest.exists():
+        return False
+    asked = msgspec.json.decode(manifest.read_bytes()).get("asked", {})
+    return bool(asked == {"trials": config.trials, "budget_s": config.budget_s})
+
+
+def keep_baselines(out: Path, members: Sequence[Candidate], found: Sequence[Baseline]) -> None:
+    """Notes which baselines stand beside these members of the front, in ``baselines.json``."""
+    write_atomic(out / "baselines.json", msgspec.json.encode({"beside": [r.id for r in members], "baselines": found}))
+
+
+def kept_baselines(out: Path, members: Sequence[Candidate]) -> list[Baseline] | None:
+    """The noted baselines, if they were chosen for these same members."""
+    path = out / "baselines.json"
+    if not path.exists():
+        return None
+    noted = msgspec.json.decode(path.read_bytes())
+    if noted["beside"] != [r.id for r in members]:
+        return None
+    return msgspec.convert(noted["baselines"], list[Baseline])
+
+
+def show(out: Path, console: Console) -> None:
+    """Prints the final table and what to do next."""
+    from nas.store import load_run
+
+    run = load_run(out)
+    rows = [_shown(row) for table in (run.front, run.baselines) for row in table.to_dict("records")]
+    console.table(
+        f"{out}: found networks and baselines, trained alike; * = nothing here is both faster and better on valid",
+        ("id", "network", "valid", "test", "latency p50", "MACs", "params", "*"),
+        rows,
+    )
+    troubled = [row for table in (run.front, run.baselines) for row in table["problems"].dropna()]
+    for problem in dict.fromkeys(troubled):
+        console.warn(f"measuring: {problem} ({troubled.count(problem)} of {len(rows)} models)")
+    console.say(f"wrote {out}/front.csv, front.png, manifest.json and models/*.onnx")
+    console.say(f"next: look at {out}/front.png; python -m nas.export {out} --model {run.front['id'].iloc[0] if len(run.front) else 'ID'}")
+
+
+def draw_front(search: Sequence[Candidate], finals: Sequence[Candidate], path: Path, *, device: str, epochs: tuple[int, int]) -> None:
+    """Draws score over latency: the search's candidates, the trained front with its intervals, each baseline family."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5.2), dpi=130)
+    tried = [r for r in search if r.status == "trained" and r.latency]
+    axes.scatter([_p50(r) for r in tried], [_percent(r) for r in tried], s=14, c="0.7", label=f"candidates ({epochs[0]} epochs, valid)")
+    found = sorted((r for r in finals if not r.baseline), key=_p50)
+    _series(axes, found, f"found ({epochs[1]} epochs, test)", color="C3", marker="o", linestyle="-")
+    families = list(dict.fromkeys(r.baseline.split(" x")[0] for r in finals if r.baseline))
+    for i, family in enumerate(families):
+        members = sorted((r for r in finals if r.baseline.split(" x")[0] == family), key=_p50)
+        _series(axes, members, family, color=f"C{(0, 1, 2, 4, 5, 6, 7, 8)[i % 8]}", marker=MARKERS[i % len(MARKERS)], linestyle="--")
+        for row in members:
+            width = "×" + row.baseline.split(" x")[1]
+            axes.annotate(width, (_p50(row), _test(row)), fontsize=7, xytext=(4, -9), textcoords="offset points")
+    axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval\n{device}")
+    axes.set_ylabel("accuracy in %")
+    axes.set_xscale("log")
+    _plain_ticks(axes, [_p50(r) for r in [*tried, *finals]])
+    axes.grid(visible=True, which="both", alpha=0.25)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png")
+    plt.close(figure)
+    temporary.replace(path)
+
+
+def _shown(row: Mapping[Hashable, Any]) -> tuple[str, ...]:  # Any: a frame's cells
+    baseline = row["baseline"] if isinstance(row["baseline"], str) else "found"
+    latency = ms(row["latency_p50_ms"], row["latency_low_ms"], row["latency_high_ms"])
+    scores = (f"{row['valid_score']:.3f}", f"{row['test_score']:.3f}")
+    return row["id"], baseline, *scores, latency, count(row["macs"]), count(row["params"]), "*" if row["on_front"] else ""
+
+
+def _series(axes: "Axes", rows: Sequence[Candidate], label: str, **style: str) -> None:
+    if not rows:
+        return
+    x = [_p50(r) for r in rows]
+    left = [_p50(r) - r.latency.low_ms if r.latency else 0.0 for r in rows]
+    right = [r.latency.high_ms - _p50(r) if r.latency else 0.0 for r in rows]
+    axes.errorbar(x, [_test(r) for r in rows], xerr=[left, right], label=label, capsize=2, markersize=6, linewidth=1.2, **style)  # type: ignore[arg-type]  # the stub wants each keyword by itself
+
+
+def _plain_ticks(axes: "Axes", x: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if x:
+        axes.set_xlim(min(x) * 0.85, max(x) * 1.18)
+
+
+def _front_row(row: Candidate, best: bool) -> dict[str, Any]:  # Any: a frame's cells
+    latency, cost = row.latency, row.cost
+    assert latency is not None, "finals are measured"
+    assert cost is not None, "finals are counted"
+    return {
+        "id": row.id, "baseline": row.baseline, "valid_score": row.score, "test_score": row.test_score,
+        "latency_p50_ms": round(latency.p50_ms, 5),
+        "latency_low_ms": round(latency.low_ms, 5), "latency_high_ms": round(latency.high_ms, 5),
+        "macs": cost.macs, "params": cost.params, "peak_activation_bytes": cost.peak_activation_bytes, "on_front": best,
+        "epochs": row.epochs, "train_seconds": round(row.seconds, 1), "problems": "; ".join(latency.problems),
+    }  # fmt: skip
+
+
+def _p50(row: Candidate) -> float:
+    return row.latency.p50_ms if row.latency else float("nan")
+
+
+def _percent(row: Candidate) -> float:
+    return 100 * (row.score or 0.0)
+
+
+def _test(row: Candidate) -> float:
+    return 100 * (row.test_score or 0.0)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve().parent
+    ask = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(ask, cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

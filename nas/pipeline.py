@@ -1,0 +1,256 @@
+"""The steps of a search, in order: open, price the floor, plan, search, train in full, export, measure, outputs."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from latency import QUICK, Device, Failed, TimingPlan, open_device
+from latency.console import Console, count, duration, ms, open_console
+from latency.onnx_graph import emit
+from nas import outputs
+from nas.config import RunConfig
+from nas.errors import NothingFeasible, UnknownName
+from nas.executors import EXECUTORS
+from nas.finals import Baseline, FinalJobs, baselines_near, final_plan, finalists, predicted_baselines, remeasured, search_front
+from nas.forecast import Speed, measured_speed, speed_of
+from nas.jobs import JobSource, open_config_task
+from nas.proposals import Proposals
+from nas.rounds import SearchRounds, measure
+from nas.samplers import SAMPLERS
+from nas.store import Candidate, RunFolder, check_out, open_run, write_atomic
+from nas.tasks.task import Task
+from search_spaces import BASELINES, SearchSpace, open_space
+from search_spaces.architecture import Architecture
+
+__all__ = ["search"]
+
+OVERLAP_CORES = 4  # from here on measuring has a core of its own
+MEASURING_S, STARTING_S = 40.0, 12.0  # set aside of a budget: the last measurement, and starting workers twice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """Everything a run works with."""
+
+    config: RunConfig
+    out: Path
+    console: Console
+    task: Task
+    space: SearchSpace
+    device: Device
+    plan: TimingPlan
+    workers: int
+    cpus: tuple[int, ...]  # of the workers; empty: any
+    overlap: bool
+    deadline: float | None
+
+    def execute(self, source: JobSource) -> None:
+        """Runs a source's jobs on the configured executor."""
+        EXECUTORS[self.config.executor](source, self.config, workers=self.workers, cpus=self.cpus)
+
+
+def search(config: RunConfig, out: Path, console: Console | None = None) -> None:
+    """Runs or takes up the search in ``out``; see ``python -m nas.search --help``.
+
+    Raises:
+        NasError: bad names, data, budget or folder (before anything is written), or three failures in a row.
+    """
+    console = console or open_console()
+    check_out(out, config)
+    if outputs.is_complete(out, config):
+        console.say(f"{out} is complete; more --trials or --budget go on from there")
+        outputs.show(out, console)
+        return
+    with _bench(config, out, console) as bench:
+        _check_floor(bench)
+        with open_run(out, config) as folder:
+            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.device.info(), bench.plan))
+            rows, speed = _search(bench, folder)
+            finals = _train_finals(bench, folder, rows, speed)
+            _finish(bench, rows, finals)
+
+
+@contextlib.contextmanager
+def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
+    began = time.monotonic()
+    if config.sampler not in SAMPLERS:
+        raise UnknownName.among("sampler", config.sampler, SAMPLERS)
+    for name in config.baselines:
+        if name not in BASELINES:
+            raise UnknownName.among("baseline", name, BASELINES)
+    open_space(config.space)
+    device = open_device(config.device)
+    try:
+        task = open_config_task(config)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+        overlap = config.overlap == "on" or (config.overlap == "auto" and len(cores) >= OVERLAP_CORES)
+        apart = overlap and config.device == "local" and len(cores) > config.threads
+        cpus, measuring = (tuple(cores[: -config.threads]), tuple(cores[-config.threads :])) if apart else ((), ())
+        yield Bench(
+            config=config, out=out, console=console, task=task, device=device, cpus=cpus, overlap=overlap,
+            space=open_space(config.space, width=config.width, input_chw=task.input_chw),
+            plan=msgspec.structs.replace(QUICK, threads=config.threads, cpus=measuring),
+            workers=config.workers or (len(cpus) if apart else len(cores)),
+            deadline=began + config.budget_s if config.budget_s else None,
+        )  # fmt: skip
+    finally:
+        device.close()
+
+
+def _check_floor(bench: Bench) -> None:
+    """Refuses a limit that not even the space's smallest networks meet; they are measured, one for each kind of op."""
+    limit = bench.config.max_ms
+    if limit is None:
+        return
+    smallest, _ = bench.space.corners()
+    ops = {name: menu for name, menu in bench.space.choices().items() if name.endswith(".op")}
+    kinds = {op for menu in ops.values() for op in menu}
+    tried = [{**smallest, **{name: kind for name, menu in ops.items() if kind in menu}} for kind in sorted(kinds, key=str)] or [smallest]
+    models = [emit(bench.space.decode(picks, bench.task.head)) for picks in tried]
+    results = [m for m in measure(bench.device, models, bench.plan) if not isinstance(m, Failed)]
+    floor = min(results, key=lambda m: m.p50_ms, default=None)
+    if floor is not None and floor.ci_ms[0] > limit:
+        raise NothingFeasible(
+            f"--max-ms {limit:g} is below what {bench.space.name} can do at {bench.task.input_chw[1]} px on {bench.device.info().name}: "
+            f"its smallest network takes {ms(floor.p50_ms, *floor.ci_ms)}; allow more, or lower --width or --image-size"
+        )
+
+
+def _search(bench: Bench, folder: RunFolder) -> tuple[list[Candidate], Speed]:
+    config, console = bench.config, bench.console
+    speed = _announce(bench, folder)
+    images = len(bench.task.train)
+    proposals = Proposals(config, bench.space.choices(), bench.out / "study.journal")
+    with console.progress(config.trials, "candidates trained") as tick:
+        rounds = SearchRounds(
+            config=config, space=bench.space, head=bench.task.head, folder=folder, proposals=proposals, device=bench.device,
+            plan=bench.plan, overlap=bench.overlap, deadline=bench.deadline,
+            reserve_s=lambda rounds: _final_seconds(bench, list(rounds.rows.values()), speed_of(list(rounds.rows.values()), images, speed)),
+            on_row=lambda row: tick(_row_line(row), advance=int(row.status == "trained")),
+        )  # fmt: skip
+        tick("", advance=rounds.trained)
+        if not rounds.over:
+            bench.execute(rounds)
+    if rounds.stopped:
+        console.say(f"search ended: {rounds.stopped}")
+    rows = list(rounds.rows.values())
+    if not search_front(rows):
+        raise NothingFeasible(f"none of {len(rows)} candidates was trained; candidates.jsonl in {bench.out} says why")
+    return rows, speed_of(rows, images, speed)
+
+
+def _announce(bench: Bench, folder: RunFolder) -> Speed:
+    """States what will be done and how long it should take, from a speed measured now."""
+    import numpy as np
+
+    config, task, say = bench.config, bench.task, bench.console.say
+    for note in task.notes:
+        bench.console.warn(note)
+    rng = np.random.default_rng(config.seed)
+    samples = [bench.space.decode(bench.space.sample(rng), task.head) for _ in range(3)]
+    speed = measured_speed(samples, task, config.recipe.batch)
+    each = sum(speed.seconds(a, len(task.train), config.epochs) for a in samples) / len(samples)
+    size = bench.space.size()
+    done = sum(r.stage == "search" and r.status == "trained" for r in folder.rows)
+    if folder.rows:
+        say(f"taking up {bench.out}: {done} of {config.trials} candidates are trained")
+    say(f"space    {bench.space.name} x{config.width:g} at {task.input_chw[1]} px: {size.distinct:.3g} networks ({size.raw:.3g} raw picks)")
+    say(f"data     {task.data}: {len(task.classes)} classes, {len(task.train):,} training and {len(task.valid):,} validation images")
+    say(f"device   {bench.device.info().name}, {config.threads} thread{'s' * (config.threads > 1)}, batch 1")
+    left = max(0, config.trials - done)
+    say(f"plan     train {left} candidates for {config.epochs} epochs (~{duration(each)} each, {bench.workers} at a time),")
+    say(f"         then up to {config.front_size} of the front, and baselines beside it, for {config.final_epochs} epochs")
+    total = left * each / bench.workers + _final_seconds(bench, _stand_ins(samples), speed) + STARTING_S
+    limit = f", stopped in time for {duration(config.budget_s)}" if config.budget_s else ""
+    say(f"time     ~{duration(total)} in all{limit}; Ctrl-C keeps what is finished")
+    return speed
+
+
+def _stand_ins(archs: list[Architecture]) -> list[Candidate]:
+    from nas.cost import count as cost
+    from nas.store import Latency
+
+    return [
+        Candidate(stage="search", status="trained", arch=a, seed=0, cost=cost(a), score=float(cost(a).macs),
+                  latency=Latency(p50_ms=cost(a).macs / 1e6, low_ms=0.0, high_ms=0.0))
+        for a in archs
+    ]  # fmt: skip
+
+
+def _final_seconds(bench: Bench, rows: list[Candidate], speed: Speed) -> float:
+    """Expected wall time from the end of the search to the end of the run."""
+    members = [r.arch for r in finalists(bench.config, rows)]
+    archs = members + predicted_baselines(bench.config, bench.task, members)
+    times = [speed.seconds(a, len(bench.task.train), bench.config.final_epochs) for a in archs]
+    return max(sum(times) / bench.workers, max(times, default=0.0)) + MEASURING_S + STARTING_S
+
+
+def _train_finals(bench: Bench, folder: RunFolder, rows: list[Candidate], speed: Speed) -> list[Candidate]:
+    config, console = bench.config, bench.console
+    members = finalists(config, rows)
+    baselines = _baselines(bench, members)
+    jobs = FinalJobs(config=config, folder=folder, members=members, baselines=baselines)
+    images = len(bench.task.train)
+    seconds = partial(speed.seconds, images=images, epochs=config.final_epochs)
+    jobs.sort(seconds)
+    wait = max(sum(map(seconds, jobs.archs)) / bench.workers, max(map(seconds, jobs.archs), default=0.0))
+    console.say(f"training {len(members)} of the front and {len(baselines)} baselines for {config.final_epochs} epochs (~{duration(wait)})")
+    if len(jobs):
+        with console.progress(len(jobs), "trained in full") as tick:
+            jobs.on_row = lambda row: tick(_row_line(row))
+            bench.execute(jobs)
+    for row in jobs.failed:
+        console.warn(f"{row.baseline or row.id} failed and is missing: {row.error.strip().splitlines()[-1]}")
+    if not jobs.rows:
+        raise NothingFeasible(f"every full training failed; candidates.jsonl in {bench.out} has the tracebacks")
+    return jobs.rows
+
+
+def _baselines(bench: Bench, members: list[Candidate]) -> list[Baseline]:
+    """The baselines beside these members; chosen once and kept, so that a resumed run trains the same ones."""
+    latencies = [r.latency.p50_ms for r in members if r.latency]
+    kept = outputs.kept_baselines(bench.out, members)
+    if kept is not None:
+        return kept
+    found = baselines_near(bench.config, bench.task, bench.device, min(latencies), max(latencies), bench.plan)
+    for baseline in found:
+        if not baseline.inside:
+            bench.console.say(f"{baseline.label} is outside the front's latencies, and the nearest of its family")
+    outputs.keep_baselines(bench.out, members, found)
+    return found
+
+
+def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> None:
+    from nas.export import export, write_manifest
+
+    config, out, console = bench.config, bench.out, bench.console
+    models = [export(row, out / row.weights, out / "models", bench.task) for row in finals]
+    plan = msgspec.structs.replace(final_plan(len(models)), threads=config.threads, cpus=bench.plan.cpus)
+    console.say(f"measuring {len(models)} exported models side by side")
+    finals = remeasured(finals, models, bench.device, plan)
+    device = bench.device.info()
+    outputs.write_front(finals, out / "front.csv")
+    where = f"{device.name}, {device.runtime}, {config.threads} thread{'s' * (config.threads > 1)}"
+    outputs.draw_front(rows, finals, out / "front.png", device=where, epochs=(config.epochs, config.final_epochs))
+    conditions = {
+        "asked": {"trials": config.trials, "budget_s": config.budget_s},
+        "device": msgspec.to_builtins(device),
+        "timing_plan": msgspec.to_builtins(plan),
+    }
+    write_manifest(finals, models, out / "manifest.json", bench.task, conditions)
+    outputs.show(out, console)
+
+
+def _row_line(row: Candidate) -> str:
+    name = row.baseline or row.id
+    if row.status == "failed":
+        return f"{name} failed: {row.error.strip().splitlines()[-1][:100]}"
+    latency = f" {row.latency.p50_ms:.3g} ms" if row.latency else ""
+    macs = f" {count(row.cost.macs)} MACs" if row.cost else ""
+    return f"{name}{latency}{macs}" + (f" valid {row.score:.3f}" if row.score is not None else f" {row.status}")

@@ -1,0 +1,60 @@
+"""Recipe: every knob of one training run, with its unit and its default, once."""
+
+from typing import Literal
+
+import msgspec
+
+from nas.errors import InvalidConfig
+
+__all__ = ["Recipe"]
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one network is trained; together with a seed and a task it fixes the result on one device.
+
+    ``lr`` is reached after ``warmup_epochs`` (linear, per step), then falls to 0 along a cosine. ``weight_decay`` spares
+    norms and biases (every parameter with fewer than two dimensions). ``ema_decay`` ramps up as (1 + step) / (10 + step), so that short
+    runs are not held back; 0 leaves the plain weights. ``crop_pixels`` shifts each image by up to so many pixels either
+    way, its edges reflected; ``cutout_pixels`` blanks a square of that side (0: neither). ``flip`` "auto" mirrors
+    left-right where the data set says that a mirrored image keeps its class. ``dropout`` is a property of the network:
+    it goes to ``build``, and ``fit`` itself does not read it. ``clip_norm`` 0 clips nothing. ``amp`` "auto" trains in bf16
+    where the hardware gains from it (CUDA with bf16; CPUs with AMX).
+    """
+
+    epochs: int = 3
+    batch: int = 64
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 0.5
+    label_smoothing: float = 0.1
+    ema_decay: float = 0.99
+    crop_pixels: int = 4
+    flip: bool | Literal["auto"] = "auto"
+    cutout_pixels: int = 0
+    dropout: float = 0.0
+    clip_norm: float = 5.0
+    amp: Literal["auto", "off", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        for rule, holds in self._rules().items():
+            if not holds:
+                field = rule.split()[0]
+                raise InvalidConfig(f"recipe: {rule}, got {getattr(self, field)!r}")
+
+    def _rules(self) -> dict[str, bool]:
+        return {
+            "epochs must be at least 1": self.epochs >= 1,
+            "batch must be at least 2": self.batch >= 2,
+            "lr must be above 0 and finite": 0 < self.lr < float("inf"),
+            "momentum must be at least 0 and below 1": 0 <= self.momentum < 1,
+            "weight_decay must be at least 0 and finite": 0 <= self.weight_decay < float("inf"),
+            "warmup_epochs must be at least 0 and below epochs": 0 <= self.warmup_epochs < self.epochs,
+            "label_smoothing must be at least 0 and below 1": 0 <= self.label_smoothing < 1,
+            "ema_decay must be at least 0 and below 1": 0 <= self.ema_decay < 1,
+            "crop_pixels must be at least 0": self.crop_pixels >= 0,
+            "cutout_pixels must be at least 0": self.cutout_pixels >= 0,
+            "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,
+            "clip_norm must be at least 0": self.clip_norm >= 0,
+        }

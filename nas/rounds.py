@@ -1,0 +1,231 @@
+"""The search itself, as a source of jobs: propose a round, price it, measure it on the device, hand out what is left to train."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from latency import QUICK, Device, Failed, Measurement, TimingPlan
+from latency.devices.base import Model
+from latency.onnx_graph import emit
+from nas import objective
+from nas.config import RunConfig
+from nas.cost import count
+from nas.errors import NasError
+from nas.jobs import DONE, Done, Job, Outcome, recipe_for
+from nas.proposals import Proposals
+from nas.samplers import proposal_seed
+from nas.store import Candidate, Latency, RunFolder, by_number
+from search_spaces.architecture import Head
+from search_spaces.space import SearchSpace
+
+__all__ = ["SearchRounds", "measure"]
+
+FAILURES_IN_A_ROW = 3
+PROPOSALS_PER_TRIAL = 10  # the bound on rejected and repeated proposals
+
+
+class SearchRounds:
+    """The jobs of a search (a ``JobSource``). Rounds are fixed ranges of proposal numbers, so a resumed search has the same ones.
+
+    A round is opened once the one before it (with ``overlap``: the one before that) is finished and told, in number
+    order. Without ``overlap`` nothing trains while the device measures.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        space: SearchSpace,
+        head: Head,
+        folder: RunFolder,
+        proposals: Proposals,
+        device: Device,
+        plan: TimingPlan = QUICK,
+        overlap: bool = False,
+        reserve_s: Callable[["SearchRounds"], float] = lambda rounds: 0.0,
+        deadline: float | None = None,
+        on_row: Callable[[Candidate], None] = lambda row: None,
+    ) -> None:
+        self.config, self.rows = config, dict(by_number(folder.rows))
+        self._space, self._head, self._folder, self._proposals = space, head, folder, proposals
+        self._device, self._plan, self._lag = device, plan, 1 if overlap else 0
+        self._reserve_s, self._deadline, self._on_row = reserve_s, deadline, on_row
+        self._round = 0
+        self._queue: deque[Job] = deque()
+        self._pending: dict[str, Candidate] = {}  # job key (an architecture's id) → its row so far
+        self._twins: dict[str, list[Candidate]] = {}  # the same architecture proposed again before it was trained
+        self._out = self._failures = 0
+        self._by_id = {r.id: r for r in self.rows.values() if r.duplicate_of is None}
+        self.stopped = ""  # why the search ended before its trials, if it did
+
+    def next(self) -> Job | Done | None:
+        """The next network to train; see ``JobSource``."""
+        while not self._queue:
+            if self._out and (self._lag == 0 or self._behind() > self._lag):
+                return None
+            if self._ended():
+                if self._out:
+                    return None
+                self._tell_below(len(self._proposals))
+                return DONE
+            self._open_round()
+        if self._late():
+            self._queue.clear()
+            return None if self._out else DONE
+        self._out += 1
+        return self._queue.popleft()
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Stores what became of a job, and answers its twins.
+
+        Raises:
+            NasError: the third failure in a row.
+        """
+        self._out -= 1
+        draft = self._pending.pop(job.key)
+        if outcome.error:
+            row = msgspec.structs.replace(draft, status="failed", error=outcome.error, seconds=outcome.seconds)
+        else:
+            weights = str(Path(job.weights).relative_to(self._folder.path.resolve()))
+            row = msgspec.structs.replace(
+                draft, status="trained", score=outcome.score, score_source="alone", seconds=outcome.seconds, weights=weights
+            )
+        self._store(row)
+        self._answer_twins(row)
+
+    @property
+    def trained(self) -> int:
+        """How many candidates were trained, or failed in training."""
+        return sum(r.status in ("trained", "failed") and r.duplicate_of is None for r in self.rows.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether the trials are trained already: nothing to start workers for."""
+        return self.trained >= self.config.trials
+
+    def _behind(self) -> int:
+        """Rounds between the next one and the oldest that still trains."""
+        oldest = min((r.number or 0 for r in self._pending.values()), default=self._round * self.config.round_size)
+        return self._round - oldest // self.config.round_size
+
+    def _late(self) -> bool:
+        late = self._deadline is not None and time.monotonic() + self._reserve_s(self) > self._deadline
+        if late:
+            self.stopped = "the budget's time for searching is used"
+        return late
+
+    def _ended(self) -> bool:
+        if len(self.rows) >= self.config.trials * PROPOSALS_PER_TRIAL:
+            self.stopped = f"{len(self.rows)} proposals gave {self.trained} candidates to train: the rest were repeated or over --max-ms"
+        return self.trained + len(self._pending) >= self.config.trials or bool(self.stopped) or self._late()
+
+    def _tell_below(self, number: int) -> None:
+        for n in sorted(n for n in self.rows if n < number):
+            self._proposals.tell(self.rows[n])
+
+    def _open_round(self) -> None:
+        size = self.config.round_size
+        numbers = range(self._round * size, (self._round + 1) * size)
+        self._tell_below(numbers[0] - self._lag * size)
+        self._round += 1
+        drafts = []
+        for n in numbers:
+            known = self.rows.get(n)
+            picks = self._proposals.picks(n, known.picks if known else None)
+            if known is None:
+                drafts.append(self._draft(n, picks))
+        self._price([d for d in drafts if not self._repeated(d)])
+
+    def _draft(self, number: int, picks: Mapping[str, str | int | float]) -> Candidate:
+        return Candidate(
+            stage="search", status="failed", arch=self._space.decode(picks, self._head), number=number, picks=dict(picks),
+            seed=proposal_seed(self.config.seed, number), epochs=self.config.epochs,
+        )  # fmt: skip
+
+    def _repeated(self, draft: Candidate) -> bool:
+        if first := self._by_id.get(draft.id):
+            self._store(_duplicate(draft, first))
+            return True
+        if draft.id in self._pending:
+            self._twins.setdefault(draft.id, []).append(draft)
+            return True
+        self._pending[draft.id] = draft
+        return False
+
+    def _price(self, drafts: list[Candidate]) -> None:
+        """Cost, then latency, then the queue: what is too slow or cannot run is stored at once, and never trained."""
+        measured = measure(self._device, [emit(d.arch) for d in drafts], self._plan)
+        for draft, result in zip(drafts, measured, strict=True):
+            if isinstance(result, Failed):
+                self._settle(msgspec.structs.replace(draft, error=f"{self._device.info().name}: {result}"))
+                continue
+            latency = Latency.of(result)
+            priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=latency, latency_source="measured")
+            if objective.excess(self.config, latency.p50_ms) > 0:
+                self._settle(msgspec.structs.replace(priced, status="infeasible", epochs=0.0))
+            elif self.trained + len(self._queue) + self._out < self.config.trials:
+                self._pending[draft.id] = priced
+                self._queue.append(self._job(priced))
+            else:  # the last round is longer than the trials that are left
+                del self._pending[draft.id]
+                self._twins.pop(draft.id, None)
+
+    def _settle(self, row: Candidate) -> None:
+        del self._pending[row.id]
+        self._store(row)
+        self._answer_twins(row)
+
+    def _answer_twins(self, row: Candidate) -> None:
+        for twin in self._twins.pop(row.id, []):
+            self._store(_duplicate(twin, row))
+        if self._failures >= FAILURES_IN_A_ROW:
+            reason = row.error.strip().splitlines()[-1]
+            raise Stopped(f"{FAILURES_IN_A_ROW} candidates in a row failed, the last with: {reason}; tracebacks are in candidates.jsonl")
+
+    def _job(self, row: Candidate) -> Job:
+        weights = self._folder.path.resolve() / "weights" / f"{row.id}.safetensors"
+        return Job(key=row.id, arch=row.arch, recipe=recipe_for(self.config, self.config.epochs), seed=row.seed, weights=str(weights))
+
+    def _store(self, row: Candidate) -> None:
+        assert row.number is not None, "the search stores proposals"
+        self._folder.append(row)
+        self.rows[row.number] = row
+        if row.duplicate_of is None:
+            self._by_id[row.id] = row
+            self._failures = self._failures + 1 if row.status == "failed" else 0
+        self._on_row(row)
+
+
+class Stopped(NasError):
+    """The search cannot go on; what it has is kept."""
+
+    exit_code = 1
+
+
+def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
+    """Each model's latency, all interleaved in one go; a model that the device cannot run is left out of it.
+
+    Raises:
+        DeviceError: the device itself fails, or is gone.
+    """
+    found: dict[int, Measurement | Failed] = {}
+    while left := [i for i in range(len(models)) if i not in found]:
+        try:
+            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
+        except Failed as error:
+            if error.model_index is None:
+                raise
+            found[left[error.model_index]] = error
+    return [found[i] for i in range(len(models))]
+
+
+def _duplicate(row: Candidate, first: Candidate) -> Candidate:
+    """The row of a proposal that was seen before: everything measured comes from the first."""
+    return msgspec.structs.replace(
+        row, status="duplicate" if first.status != "failed" else "failed", cost=first.cost, latency=first.latency,
+        latency_source="store" if first.latency else "", score=first.score, score_source="store" if first.score is not None else "",
+        epochs=first.epochs, duplicate_of=first.number, error=f"the same as proposal {first.number}, which failed" if first.error else "",
+    )  # fmt: skip

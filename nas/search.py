@@ -1,0 +1,69 @@
+"""VERB  python -m nas.search: from a data set and a device to a Pareto front of trained, measured ONNX models."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nas.verbs import Exits
+
+__all__ = ["main"]
+
+FLAGS = (
+    click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file or a run's config.json; flags win over it."),
+    click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder, e.g. results/NAME; an unfinished run goes on."),
+    click.option("--space", help="mnasnet, mnasnet-offgrid, mobilenetv3, tiny, or a .toml file.  [mnasnet]"),
+    click.option("--width", type=float, help="Width multiplier of the space.  [1]"),
+    click.option("--task", help="What is learned.  [classify]"),
+    click.option("--data", help="photos, digits, cifar10, cifar100, imagenette, folder:PATH or npz:PATH.  [photos]"),
+    click.option("--data-root", help="Where downloaded data sets are kept.  [data]"),
+    click.option("--image-size", type=int, help="Pixels; default: the data set's own."),
+    click.option("--train-images", type=int, help="Train on so many images; default: all."),
+    click.option("--device", help="Where latency is measured: local, fake.  [local]"),
+    click.option("--threads", type=int, help="Threads of the measured runtime.  [1]"),
+    click.option("--sampler", help="random, tpe or nsga2.  [tpe]"),
+    click.option("--reward", type=click.Choice(["pareto", "soft", "hard", "abs"]), help="Pareto front, or one reward.  [pareto]"),
+    click.option("--target-ms", type=float, help="T of the rewards soft, hard and abs."),
+    click.option("--w", type=float, help="Exponent of soft, weight of abs.  [-0.07, -0.10]"),
+    click.option("--max-ms", type=float, help="Reject slower candidates before training them."),
+    click.option("--epochs", type=int, help="Epochs of each candidate.  [5]"),
+    click.option("--final-epochs", type=int, help="Epochs of the front and the baselines.  [30]"),
+    click.option("--trials", type=int, help="Candidates to train.  [100]"),
+    click.option("--budget", help="Wall time for everything, e.g. 10m; stops the search in time for the rest."),
+    click.option("--front-size", type=int, help="Members of the front that are trained in full.  [8]"),
+    click.option("--baseline", "baselines", multiple=True, help="A baseline family; may be given again.  [six of them]"),
+    click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [3]"),
+    click.option("--workers", type=int, help="Trainings at a time.  [one a core]"),
+    click.option("--executor", type=click.Choice(["ray", "serial"]), help="Ray Tune, or this process.  [ray]"),
+    click.option("--ray-address", help="A running Ray cluster."),
+    click.option("--seed", type=int, help="Fixes proposals, weights and data subsets.  [0]"),
+)
+
+
+def _with_flags(command: Any) -> Any:  # Any: click's decorators
+    for flag in reversed(FLAGS):
+        command = flag(command)
+    return command
+
+
+@click.command(cls=Exits)
+@_with_flags
+def main(config_file: Path | None, out: Path, budget: str | None, **flags: Any) -> None:  # Any: values of the flags above
+    """Search networks for a data set and a device; ends with trained ONNX models, baselines beside them, front.csv and front.png.
+
+    An interrupted or killed search goes on when the same command is given again.
+    """
+    from nas.config import config_from_file, config_from_table, parse_duration_s
+
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    if budget is not None:
+        given["budget_s"] = parse_duration_s(budget)
+    config = config_from_file(config_file, given) if config_file else config_from_table(given)
+
+    from nas.pipeline import search
+
+    search(config, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""A run folder: ``candidates.jsonl`` is the record of truth, one appended and synced row per finished candidate."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from latency import Measurement
+from nas.config import RESUMABLE, RunConfig, config_from_file
+from nas.cost import Cost
+from nas.errors import NasError, RunConflict
+from search_spaces.architecture import Architecture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Candidate", "Latency", "Run", "RunFolder", "check_out", "drop_torn_line", "load_run", "open_run", "write_atomic"]
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A measured latency as a row keeps it: median and 95 % interval in ms, and what is wrong with it, if anything."""
+
+    p50_ms: float
+    low_ms: float
+    high_ms: float
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> "Latency":
+        """The row's form of a raw measurement."""
+        low_ms, high_ms = measurement.ci_ms
+        return cls(p50_ms=measurement.p50_ms, low_ms=low_ms, high_ms=high_ms, problems=measurement.problems())
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One finished candidate: a search proposal, a front member trained in full, or a baseline.
+
+    ``status``: ``trained``; ``infeasible`` (over ``max_ms``, never trained); ``duplicate`` (answered from the
+    row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split; ``test_score`` only of finals.
+    """
+
+    stage: Literal["search", "final"]
+    status: Literal["trained", "infeasible", "duplicate", "failed"]
+    arch: Architecture
+    seed: int
+    number: int | None = None  # the proposal's number; finals have none
+    baseline: str = ""  # "mobilenet_v2 x0.35"
+    picks: dict[str, str | int | float] = {}
+    cost: Cost | None = None
+    latency: Latency | None = None
+    latency_source: Literal["", "measured", "store"] = ""
+    score: float | None = None
+    test_score: float | None = None
+    score_source: Literal["", "alone", "full", "store"] = ""
+    epochs: float = 0.0
+    seconds: float = 0.0
+    weights: str = ""  # path inside the run folder
+    duplicate_of: int | None = None  # the number of the proposal whose row answered this one
+    error: str = ""
+
+    @property
+    def id(self) -> str:
+        """The architecture's id."""
+        return self.arch.id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """An open run: its path, and its rows as read when it was opened."""
+
+    path: Path
+    rows: tuple[Candidate, ...]
+
+    def append(self, row: Candidate) -> None:
+        """Appends one row and waits until it is on the disk."""
+        line = msgspec.json.encode(row) + b"\n"
+        fd = os.open(self.path / "candidates.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            written = os.write(fd, line)
+            if written != len(line):
+                raise NasError(f"{self.path}: no space left for candidates.jsonl; free some and run the same command again")
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A run as pandas frames (one row a candidate; see front.csv for the columns) and its configuration."""
+
+    path: Path
+    config: RunConfig
+    rows: tuple[Candidate, ...]
+    candidates: "pd.DataFrame"
+    front: "pd.DataFrame"
+    baselines: "pd.DataFrame"
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a whole file or nothing: a temporary file in the same folder, synced, then renamed over ``path``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_rows(path: Path) -> tuple[Candidate, ...]:
+    """The rows of a candidates.jsonl, oldest first; a torn last line (killed in mid-write) is left out.
+
+    Raises:
+        NasError: another line is no row; names the line.
+    """
+    if not path.exists():
+        return ()
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for i, line in enumerate(lines[:-1]):
+        try:
+            rows.append(msgspec.json.decode(line, type=Candidate))
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise NasError(f"{path}:{i + 1}: not a candidate ({error}); was the file edited? Remove that line to go on") from error
+    return tuple(rows)
+
+
+def check_out(path: Path, config: RunConfig) -> None:
+    """Refuses a run folder that this configuration cannot go into; writes nothing.
+
+    Raises:
+        RunConflict: it holds another configuration, or something that is no run.
+    """
+    if (path / "config.json").exists():
+        old = config_from_file(path / "config.json", {})
+        changed = [k for k in RunConfig.__struct_fields__ if k not in RESUMABLE and getattr(old, k) != getattr(config, k)]
+        if changed:
+            what = "; ".join(f"{k} is {_short(getattr(old, k))} there, {_short(getattr(config, k))} here" for k in changed)
+            raise RunConflict(f"--out {path} holds another configuration ({what}); name another --out")
+    elif path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
+        raise RunConflict(f"--out {path} exists and is no run folder; name another")
+
+
+@contextmanager
+def open_run(path: Path, config: RunConfig) -> Iterator[RunFolder]:
+    """Opens (or makes) a run folder for writing, locked against a second search for as long as the context lasts.
+
+    The lock is the operating system's, so a killed search leaves none behind.
+
+    Raises:
+        RunConflict: the folder is in use, holds another configuration, or holds something that is no run.
+    """
+    import filelock
+
+    check_out(path, config)
+    path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RunConflict(f"{path} is in use by another search; wait for it, or name another --out") from error
+    try:
+        write_atomic(path / "config.json", msgspec.json.format(msgspec.json.encode(config), indent=1))
+        for torn in [*path.glob(".*.tmp"), *path.glob("models/.*"), *path.glob("weights/.*")]:  # what a kill left half written
+            torn.unlink(missing_ok=True)
+        rows = read_rows(path / "candidates.jsonl")
+        drop_torn_line(path / "candidates.jsonl")
+        for folder in ("models", "weights"):
+            (path / folder).mkdir(exist_ok=True)
+        yield RunFolder(path=path, rows=rows)
+    finally:
+        lock.release()
+
+
+def load_run(path: str | Path) -> Run:
+    """A run read back: ``.candidates``, ``.front`` and ``.baselines`` as pandas frames, ``.config``.
+
+    Raises:
+        NasError: no run folder, or a damaged one.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not (path / "config.json").exists():
+        raise NasError(f"{path} is no run folder (it has no config.json)")
+    rows = read_rows(path / "candidates.jsonl")
+    table = path / "front.csv"
+    final = pd.read_csv(table, keep_default_na=False, na_values=[""], dtype={"id": str}) if table.exists() else pd.DataFrame()
+    named = final["baseline"].notna() if len(final) else pd.Series(dtype=bool)
+    return Run(
+        path=path,
+        config=config_from_file(path / "config.json", {}),
+        rows=rows,
+        candidates=pd.DataFrame([flat(r) for r in rows if r.stage == "search"], columns=list(_COLUMNS)),
+        front=final[~named].reset_index(drop=True) if len(final) else final,
+        baselines=final[named].reset_index(drop=True) if len(final) else final,
+    )
+
+
+_COLUMNS = (
+    "number", "id", "status", "score", "latency_p50_ms", "latency_low_ms", "latency_high_ms", "macs", "params",
+    "peak_activation_bytes", "epochs", "seconds", "duplicate_of", "error",
+)  # fmt: skip
+
+
+def flat(row: Candidate) -> dict[str, Any]:  # Any: a frame's cells
+    """A row's figures by column name, for a frame."""
+    own = ("number", "id", "status", "score", "epochs", "seconds", "duplicate_of", "error")
+    cells: dict[str, Any] = {name: getattr(row, name) for name in own}
+    if row.latency:
+        cells |= {f"latency_{k}": getattr(row.latency, k) for k in ("p50_ms", "low_ms", "high_ms")}
+    return cells | (msgspec.structs.asdict(row.cost) if row.cost else {})
+
+
+def _short(value: object) -> str:
+    return str(value) if not isinstance(value, msgspec.Struct) else "different"
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cuts off what follows the last line break: the row that a kill left half written."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def by_number(rows: tuple[Candidate, ...]) -> Mapping[int, Candidate]:
+    """The search's rows by proposal number."""
+    return {r.number: r for r in rows if r.number is not None}

@@ -1,0 +1,228 @@
+"""One training loop: ``fit`` trains a module on a task by a recipe and leaves the averaged weights in it."""
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nas.augment import cutout, gather
+from nas.errors import Diverged
+from nas.evaluate import evaluate
+from nas.recipe import Recipe
+from nas.tasks.task import Split, Task
+
+__all__ = ["Epoch", "Fit", "fit", "learning_rate", "parameter_groups", "precision"]
+
+CHECK_STEPS_CUDA = 50  # asking the GPU for the loss makes it wait, so not at every step
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Epoch:
+    """One epoch done: its number from 1, mean training loss, and validation score of the averaged weights."""
+
+    number: int
+    loss: float
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """What training gave. ``score`` is the validation score of the weights left in the module; ``scores`` are those per
+    epoch and empty without ``on_epoch``; ``seconds`` include scoring, ``images_per_second`` counts training alone."""
+
+    score: float
+    epochs: int
+    steps: int
+    losses: tuple[float, ...]
+    scores: tuple[float, ...]
+    seconds: float
+    images_per_second: float
+    device: str
+    precision: str
+
+
+def fit(
+    module: nn.Module, task: Task, recipe: Recipe, *, seed: int, device: torch.device | str | None = None,
+    on_epoch: Callable[[Epoch], bool | None] | None = None, loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Fit:  # fmt: skip
+    """Train ``module`` in place on the training split and score it on the validation split; test is never opened.
+
+    The same module, task, recipe and seed give the same weights on one device with the same number of threads; the caller's own
+    random state is left as it was. The module ends on ``device`` (default: CUDA where present), in eval mode, holding the
+    moving average of weights and buffers. With ``on_epoch`` validation is scored after each epoch; returning True stops there.
+    ``loss`` of logits and labels replaces the task's smoothed one.
+
+    Raises:
+        Diverged: a loss or weight is not finite, or an epoch's mean loss is four times that of guessing.
+    """
+    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    criterion = loss or partial(task.loss, label_smoothing=recipe.label_smoothing)
+    began = time.perf_counter()
+    with _seeded(seed, place):
+        module.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
+        run = _Run(module, task, recipe, criterion, place, torch.Generator(place).manual_seed(seed))
+        losses, scores, trained_seconds = run.epochs(on_epoch)
+    with torch.no_grad():
+        torch._foreach_copy_(run.live, run.averaged)
+    module.eval()
+    score = scores[-1] if scores else evaluate(module, task, "valid", device=place)
+    return Fit(
+        score=score, epochs=len(losses), steps=run.step, losses=tuple(losses), scores=tuple(scores), seconds=time.perf_counter() - began,
+        images_per_second=run.step * run.batch / trained_seconds, device=str(place), precision=precision(recipe, place),
+    )  # fmt: skip
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The rate of step ``step`` (from 0) of ``steps``: linear up to ``lr`` over the warm-up, then a cosine that ends at 0.
+
+    >>> [round(learning_rate(Recipe(epochs=2, warmup_epochs=1, lr=1.0), step, 8), 3) for step in range(8)]
+    [0.25, 0.5, 0.75, 1.0, 1.0, 0.854, 0.5, 0.146]
+    """
+    warmup = round(steps * recipe.warmup_epochs / recipe.epochs)
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, list[nn.Parameter] | float]]:
+    """The module's trainable parameters, those of two or more dimensions with weight decay, norms and biases without."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def precision(recipe: Recipe, device: torch.device) -> str:
+    """ "bf16" or "fp32": what the forward pass is computed in. On CUDA, fp32 convolutions use TF32 as torch allows by default."""
+    if recipe.amp == "bf16" or (recipe.amp == "auto" and _gains_from_bf16(device)):
+        return "bf16"
+    return "fp32"
+
+
+def _gains_from_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # AVX-512 bf16 without AMX is slower than fp32 here; older torch cannot say
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Global randomness (dropout) seeded and convolutions deterministic inside, everything as before outside."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        torch.manual_seed(seed)
+        yield
+
+
+class _Run:
+    """The state of one training run: what changes from step to step."""
+
+    def __init__(
+        self, module: nn.Module, task: Task, recipe: Recipe, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device,
+        generator: torch.Generator,
+    ) -> None:  # fmt: skip
+        split = task.load("train")
+        self.module, self.task, self.recipe, self.loss, self.device, self.generator = module, task, recipe, loss, device, generator
+        self.data = Split(x=split.x.to(device), y=split.y.to(device))
+        self.normalise = task.normaliser(device)
+        self.flip = task.flip if recipe.flip == "auto" else recipe.flip
+        self.batch = min(recipe.batch, len(split))
+        self.epoch_steps = len(split) // self.batch
+        self.steps = self.epoch_steps * recipe.epochs
+        self.step = 0
+        self.optimizer = _optimizer(module, recipe)
+        self.average = copy.deepcopy(module).requires_grad_(False)
+        self.live, self.averaged = _state(module), _state(self.average)
+        self.bf16 = precision(recipe, device) == "bf16"
+
+    def epochs(self, on_epoch: Callable[[Epoch], bool | None] | None) -> tuple[list[float], list[float], float]:
+        """Mean losses and (with ``on_epoch``) scores of the epochs run, and the seconds spent training."""
+        losses: list[float] = []
+        scores: list[float] = []
+        seconds = 0.0
+        for number in range(1, self.recipe.epochs + 1):
+            began = time.perf_counter()
+            losses.append(self._epoch())
+            seconds += time.perf_counter() - began
+            if on_epoch:
+                scores.append(evaluate(self.average, self.task, "valid", device=self.device))
+                if on_epoch(Epoch(number=number, loss=losses[-1], score=scores[-1])):
+                    break
+        return losses, scores, seconds
+
+    def _epoch(self) -> float:
+        self.module.train()
+        order = torch.randperm(len(self.data), device=self.device, generator=self.generator)
+        total = torch.zeros((), device=self.device)
+        check = 1 if self.device.type == "cpu" else CHECK_STEPS_CUDA
+        for i in range(self.epoch_steps):
+            total += self._train(order[i * self.batch : (i + 1) * self.batch])
+            if self.step % check == 0:
+                self._refuse(total, "loss is not finite")
+        self._refuse(torch.stack([p.detach().abs().sum() for p in self.module.parameters()]).sum(), "weights are not finite")
+        mean = float(total) / self.epoch_steps
+        if mean > 4 * self._guessing():
+            self._refuse(torch.tensor(math.nan), f"mean loss of the epoch is {mean:.3g}, far worse than guessing")
+        return mean
+
+    def _train(self, index: Tensor) -> Tensor:
+        """One step on the images at ``index``; its loss, detached and left on the device."""
+        recipe = self.recipe
+        raw = gather(self.data.x, index, crop_pixels=recipe.crop_pixels, flip=self.flip, generator=self.generator)
+        x = self.normalise(raw)
+        if recipe.cutout_pixels:
+            x = cutout(x, recipe.cutout_pixels, self.generator)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, self.step, self.steps)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self.module(x)
+        loss = self.loss(logits.float(), self.data.y[index])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip_norm)
+        self.optimizer.step()
+        self._follow()
+        self.step += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the live weights and buffers."""
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.averaged, self.live, 1 - decay)
+
+    def _guessing(self) -> float:
+        """The loss of equal logits, the fair measure of a loss's scale."""
+        y = self.data.y[: self.batch]
+        return float(self.loss(torch.zeros(len(y), self.task.head.outputs, device=self.device), y))
+
+    def _refuse(self, value: Tensor, what: str) -> None:
+        if math.isfinite(float(value)):
+            return
+        rate = learning_rate(self.recipe, self.step - 1, self.steps)
+        raise Diverged(
+            f"training diverged at step {self.step} of {self.steps} (lr {rate:.3g}): {what}; lower lr ({self.recipe.lr:g}), lengthen "
+            f"warmup_epochs ({self.recipe.warmup_epochs:g}) or set clip_norm ({self.recipe.clip_norm:g})"
+        )
+
+
+def _state(module: nn.Module) -> list[Tensor]:
+    """The floating-point parameters and buffers, in one order for equal modules (step counters have no average)."""
+    return [t.detach() for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+
+
+def _optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = parameter_groups(module, recipe.weight_decay)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
