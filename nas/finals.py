@@ -122,6 +122,7 @@ class FinalJobs:
     ) -> None:
         self._config, self._folder, self.on_row = config, folder, on_row
         self.failed: list[Candidate] = []
+        self._out = 0
         wanted = {r.id: ("", r.arch) for r in members}
         wanted |= {b.arch.id: (b.label, b.arch) for b in baselines if b.arch.id not in wanted}
         kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"}
@@ -140,10 +141,14 @@ class FinalJobs:
 
     def next(self) -> Job | Done | None:
         """The next full training, the slowest first, so that workers end together."""
-        return self._queue.popleft() if self._queue else DONE
+        if not self._queue:
+            return None if self._out else DONE
+        self._out += 1
+        return self._queue.popleft()
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Stores a final row; a failed one is stored with its traceback and is missing from the front."""
+        self._out -= 1
         row = Candidate(
             stage="final", status="failed" if outcome.error else "trained", arch=job.arch, seed=job.seed, baseline=self._labels[job.key],
             cost=count(job.arch), score=outcome.score, test_score=outcome.test_score, score_source="" if outcome.error else "full",
@@ -159,9 +164,9 @@ class FinalJobs:
         self._queue = deque(sorted(self._queue, key=lambda job: -seconds(job.arch)))
 
     def _job(self, arch: Architecture) -> Job:
-        weights = self._folder.path.resolve() / "models" / f"{arch.id}.safetensors"
-        seed = proposal_seed(self._config.seed, FINAL_SEED)
-        return Job(key=arch.id, arch=arch, recipe=recipe_for(self._config, self._config.final_epochs), seed=seed, weights=str(weights), test=True)
+        weights = str(self._folder.path.resolve() / "models" / f"{arch.id}.safetensors")
+        recipe = recipe_for(self._config, self._config.final_epochs)
+        return Job(key=arch.id, arch=arch, recipe=recipe, seed=proposal_seed(self._config.seed, FINAL_SEED), weights=weights, test=True)
 
 
 def final_plan(models: int, plan: TimingPlan = FINAL) -> TimingPlan:

@@ -2,7 +2,8 @@
 
 import time
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from nas.recipe import Recipe
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
-__all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "open_config_task", "recipe_for", "run_job"]
+__all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "Stages", "open_config_task", "recipe_for", "run_job"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,37 @@ class JobSource(Protocol):
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Takes in what became of a job."""
+
+
+class Stages:
+    """Sources one after the other as one source, so that workers are started once: the next is opened when the last is done."""
+
+    def __init__(self, openers: Sequence[Callable[[], JobSource]]) -> None:
+        self._openers = deque(openers)
+        self._source: JobSource | None = None
+        self._peeked: Job | Done | None = None
+
+    def peek(self) -> Job | Done | None:
+        """The job that ``next`` will give: whether there is work at all, before workers are started for it."""
+        if self._peeked is None:
+            self._peeked = self.next()
+        return self._peeked
+
+    def next(self) -> Job | Done | None:
+        """The next job of the stage at work; see ``JobSource``."""
+        if self._peeked is not None:
+            job, self._peeked = self._peeked, None
+            return job
+        while True:
+            found = self._source.next() if self._source else DONE
+            if not isinstance(found, Done) or not self._openers:
+                return found
+            self._source = self._openers.popleft()()
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Hands an outcome to the stage at work: a stage is done only when its jobs are."""
+        assert self._source is not None, "outcomes come after jobs"
+        self._source.finish(job, outcome)
 
 
 def recipe_for(config: RunConfig, epochs: int) -> Recipe:

@@ -19,7 +19,7 @@ from nas.errors import NothingFeasible, UnknownName
 from nas.executors import EXECUTORS
 from nas.finals import Baseline, FinalJobs, baselines_near, final_plan, finalists, predicted_baselines, remeasured, search_front
 from nas.forecast import Speed, measured_speed, speed_of
-from nas.jobs import JobSource, open_config_task
+from nas.jobs import Done, Stages, open_config_task
 from nas.proposals import Proposals
 from nas.rounds import SearchRounds, measure
 from nas.samplers import SAMPLERS
@@ -31,7 +31,7 @@ from search_spaces.architecture import Architecture
 __all__ = ["search"]
 
 OVERLAP_CORES = 4  # from here on measuring has a core of its own
-MEASURING_S, STARTING_S = 40.0, 12.0  # set aside of a budget: the last measurement, and starting workers twice
+MEASURING_S, STARTING_S = 40.0, 12.0  # set aside of a budget: the last measurement, and starting workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,10 +50,6 @@ class Bench:
     overlap: bool
     deadline: float | None
 
-    def execute(self, source: JobSource) -> None:
-        """Runs a source's jobs on the configured executor."""
-        EXECUTORS[self.config.executor](source, self.config, workers=self.workers, cpus=self.cpus)
-
 
 def search(config: RunConfig, out: Path, console: Console | None = None) -> None:
     """Runs or takes up the search in ``out``; see ``python -m nas.search --help``.
@@ -71,9 +67,7 @@ def search(config: RunConfig, out: Path, console: Console | None = None) -> None
         _check_floor(bench)
         with open_run(out, config) as folder:
             write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.device.info(), bench.plan))
-            rows, speed = _search(bench, folder)
-            finals = _train_finals(bench, folder, rows, speed)
-            _finish(bench, rows, finals)
+            _finish(bench, *_run(bench, folder))
 
 
 @contextlib.contextmanager
@@ -122,27 +116,46 @@ def _check_floor(bench: Bench) -> None:
         )
 
 
-def _search(bench: Bench, folder: RunFolder) -> tuple[list[Candidate], Speed]:
-    config, console = bench.config, bench.console
+def _run(bench: Bench, folder: RunFolder) -> tuple[list[Candidate], list[Candidate]]:
+    """Searches, then trains the front and its baselines in full; gives the search's rows and the finals'."""
     speed = _announce(bench, folder)
+    with contextlib.ExitStack() as lines:
+        rounds = _open_search(bench, folder, speed, lines)
+        opened: list[FinalJobs] = []
+
+        def open_finals() -> FinalJobs:
+            lines.close()
+            opened.append(_open_finals(bench, folder, rounds, speed, lines))
+            return opened[0]
+
+        stages = Stages([lambda: rounds, open_finals])
+        if not isinstance(stages.peek(), Done):
+            EXECUTORS[bench.config.executor](stages, bench.config, workers=bench.workers, cpus=bench.cpus)
+    finals = opened[0]
+    for row in finals.failed:
+        bench.console.warn(f"{row.baseline or row.id} failed and is missing: {row.error.strip().splitlines()[-1]}")
+    if not finals.rows:
+        raise NothingFeasible(f"every full training failed; candidates.jsonl in {bench.out} has the tracebacks")
+    return list(rounds.rows.values()), finals.rows
+
+
+def _open_search(bench: Bench, folder: RunFolder, speed: Speed, lines: contextlib.ExitStack) -> SearchRounds:
+    config = bench.config
+    tick = lines.enter_context(bench.console.progress(config.trials, "candidates trained"))
     images = len(bench.task.train)
-    proposals = Proposals(config, bench.space.choices(), bench.out / "study.journal")
-    with console.progress(config.trials, "candidates trained") as tick:
-        rounds = SearchRounds(
-            config=config, space=bench.space, head=bench.task.head, folder=folder, proposals=proposals, device=bench.device,
-            plan=bench.plan, overlap=bench.overlap, deadline=bench.deadline,
-            reserve_s=lambda rounds: _final_seconds(bench, list(rounds.rows.values()), speed_of(list(rounds.rows.values()), images, speed)),
-            on_row=lambda row: tick(_row_line(row), advance=int(row.status == "trained")),
-        )  # fmt: skip
-        tick("", advance=rounds.trained)
-        if not rounds.over:
-            bench.execute(rounds)
-    if rounds.stopped:
-        console.say(f"search ended: {rounds.stopped}")
-    rows = list(rounds.rows.values())
-    if not search_front(rows):
-        raise NothingFeasible(f"none of {len(rows)} candidates was trained; candidates.jsonl in {bench.out} says why")
-    return rows, speed_of(rows, images, speed)
+
+    def reserve_s(rounds: SearchRounds) -> float:
+        rows = list(rounds.rows.values())
+        return _final_seconds(bench, rows, speed_of(rows, images, speed))
+
+    rounds = SearchRounds(
+        config=config, space=bench.space, head=bench.task.head, folder=folder, device=bench.device, plan=bench.plan,
+        proposals=Proposals(config, bench.space.choices(), bench.out / "study.journal"), overlap=bench.overlap,
+        deadline=bench.deadline, reserve_s=reserve_s, on_row=lambda row: tick(_row_line(row), advance=int(row.status == "trained")),
+    )  # fmt: skip
+    if rounds.trained:
+        tick("from before", advance=rounds.trained)
+    return rounds
 
 
 def _announce(bench: Bench, folder: RunFolder) -> Speed:
@@ -191,25 +204,24 @@ def _final_seconds(bench: Bench, rows: list[Candidate], speed: Speed) -> float:
     return max(sum(times) / bench.workers, max(times, default=0.0)) + MEASURING_S + STARTING_S
 
 
-def _train_finals(bench: Bench, folder: RunFolder, rows: list[Candidate], speed: Speed) -> list[Candidate]:
-    config, console = bench.config, bench.console
+def _open_finals(bench: Bench, folder: RunFolder, rounds: SearchRounds, speed: Speed, lines: contextlib.ExitStack) -> FinalJobs:
+    config, console, rows = bench.config, bench.console, list(rounds.rows.values())
+    if rounds.stopped:
+        console.say(f"search ended: {rounds.stopped}")
+    if not search_front(rows):
+        raise NothingFeasible(f"none of {len(rows)} candidates was trained; candidates.jsonl in {bench.out} says why")
     members = finalists(config, rows)
     baselines = _baselines(bench, members)
     jobs = FinalJobs(config=config, folder=folder, members=members, baselines=baselines)
     images = len(bench.task.train)
-    seconds = partial(speed.seconds, images=images, epochs=config.final_epochs)
+    seconds = partial(speed_of(rows, images, speed).seconds, images=images, epochs=config.final_epochs)
     jobs.sort(seconds)
     wait = max(sum(map(seconds, jobs.archs)) / bench.workers, max(map(seconds, jobs.archs), default=0.0))
     console.say(f"training {len(members)} of the front and {len(baselines)} baselines for {config.final_epochs} epochs (~{duration(wait)})")
     if len(jobs):
-        with console.progress(len(jobs), "trained in full") as tick:
-            jobs.on_row = lambda row: tick(_row_line(row))
-            bench.execute(jobs)
-    for row in jobs.failed:
-        console.warn(f"{row.baseline or row.id} failed and is missing: {row.error.strip().splitlines()[-1]}")
-    if not jobs.rows:
-        raise NothingFeasible(f"every full training failed; candidates.jsonl in {bench.out} has the tracebacks")
-    return jobs.rows
+        tick = lines.enter_context(console.progress(len(jobs), "trained in full"))
+        jobs.on_row = lambda row: tick(_row_line(row))
+    return jobs
 
 
 def _baselines(bench: Bench, members: list[Candidate]) -> list[Baseline]:

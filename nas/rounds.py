@@ -101,11 +101,6 @@ class SearchRounds:
         """How many candidates were trained, or failed in training."""
         return sum(r.status in ("trained", "failed") and r.duplicate_of is None for r in self.rows.values())
 
-    @property
-    def over(self) -> bool:
-        """Whether the trials are trained already: nothing to start workers for."""
-        return self.trained >= self.config.trials
-
     def _behind(self) -> int:
         """Rounds between the next one and the oldest that still trains."""
         oldest = min((r.number or 0 for r in self._pending.values()), default=self._round * self.config.round_size)
@@ -165,7 +160,7 @@ class SearchRounds:
             latency = Latency.of(result)
             priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=latency, latency_source="measured")
             if objective.excess(self.config, latency.p50_ms) > 0:
-                self._settle(msgspec.structs.replace(priced, status="infeasible", epochs=0.0))
+                self._settle(msgspec.structs.replace(priced, status="infeasible", epochs=0))
             elif self.trained + len(self._queue) + self._out < self.config.trials:
                 self._pending[draft.id] = priced
                 self._queue.append(self._job(priced))

@@ -56,7 +56,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     score: float | None = None
     test_score: float | None = None
     score_source: Literal["", "alone", "full", "store"] = ""
-    epochs: float = 0.0
+    epochs: int = 0
     seconds: float = 0.0
     weights: str = ""  # path inside the run folder
     duplicate_of: int | None = None  # the number of the proposal whose row answered this one

@@ -56,6 +56,10 @@ class Queue(Searcher):
         self._source = source
         self._jobs: dict[str, Job] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its tuner for a restore that is not used, and a source need not be picklable."""
+        return {}
+
     def suggest(self, trial_id: str) -> Any:
         """The next job as a trial's config; None for "not now"."""
         if self.raised is not None:

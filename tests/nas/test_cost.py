@@ -107,9 +107,10 @@ def test_without_a_skip_the_input_dies_after_its_last_use() -> None:
     assert peak_of_block(single(input_chw=(3, 10, 10))) == 4 * 100 * (12 + 12)
 
 
-def test_squeeze_and_excite_keeps_the_map_while_its_gate_is_computed() -> None:
+@pytest.mark.parametrize("act", ["relu", "none"])
+def test_squeeze_and_excite_keeps_the_map_while_its_gate_is_computed(act: str) -> None:
     # The multiplication: the map of 4, the gate of 4 single numbers, and the product of 4, on 5×5.
-    assert peak_of_block(single("conv", input_chw=(3, 5, 5), in_ch=1, out_ch=4, se_ch=2)) == 4 * (100 + 4 + 100)
+    assert peak_of_block(single("conv", input_chw=(3, 5, 5), in_ch=1, out_ch=4, se_ch=2, act=act)) == 4 * (100 + 4 + 100)
 
 
 def test_a_pool_skip_that_widens_is_worst_at_the_addition() -> None:

@@ -65,9 +65,9 @@ def randomise(module: nn.Module, chw: tuple[int, int, int], *, seed: int = 0) ->
         assert isinstance(norm, nn.BatchNorm2d)
         var, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
         var = (var + 0.1 * var.mean()) * torch.empty_like(var).uniform_(0.5, 1.5, generator=g)
-        state = {"running_var": var, "running_mean": mean + 0.1 * var.sqrt() * torch.empty_like(var).normal_(generator=g)}
-        state |= {"weight": torch.empty_like(var).uniform_(0.5, 1.5, generator=g), "bias": torch.empty_like(var).normal_(1.0, 0.5, generator=g)}
-        norm.load_state_dict(state, strict=False)
+        mean = mean + 0.1 * var.sqrt() * torch.empty_like(var).normal_(generator=g)
+        scale, bias = torch.empty_like(var).uniform_(0.5, 1.5, generator=g), torch.empty_like(var).normal_(1.0, 0.5, generator=g)
+        norm.load_state_dict({"running_var": var, "running_mean": mean, "weight": scale, "bias": bias}, strict=False)
 
     hooks = [part.register_forward_pre_hook(settle) for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     module.eval()(images(chw, count=4))
