@@ -31,7 +31,7 @@ def execute(source: JobSource, config: RunConfig, *, workers: int, cpus: tuple[i
     ``cpus``: cores that workers may use; empty: all. Every worker opens the task once. On a cluster (``ray_address``) the
     run folder and the data must be where every node can reach them.
     """
-    run_jobs(source, partial(_open_worker, config, cpus), workers=workers, address=config.ray_address)
+    run_jobs(source, partial(_open_worker, config, cpus, os.getcwd()), workers=workers, address=config.ray_address)
 
 
 def run_jobs(source: JobSource, open_worker: Callable[[], Callable[[Job], Outcome]], *, workers: int, address: str | None = None) -> None:
@@ -47,10 +47,11 @@ def run_jobs(source: JobSource, open_worker: Callable[[], Callable[[Job], Outcom
         tune.run(source, open_worker, workers)
 
 
-def _open_worker(config: RunConfig, cpus: tuple[int, ...]) -> Callable[[Job], Outcome]:
+def _open_worker(config: RunConfig, cpus: tuple[int, ...], folder: str) -> Callable[[Job], Outcome]:
     import torch
 
     torch.set_num_threads(1)
+    os.chdir(folder)  # Tune moves workers to a folder of theirs; the data's path may be relative to the user's
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
     return partial(run_job, task=open_config_task(config))

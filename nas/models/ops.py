@@ -1,7 +1,6 @@
 """Torch modules of one block: with ``heads`` all the torch code that knows layers; ``latency.onnx_graph`` mirrors it op by op."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,10 +10,10 @@ from search_spaces.architecture import Act, Block, Gate, Op, Skip
 
 __all__ = ["ACTS", "GATES", "OPS", "SKIPS", "ConvNorm", "Layer", "SqueezeExcite"]
 
-# In place where autograd keeps the output anyway; the input is always a BatchNorm's or a linear layer's fresh result.
+# Not in place: ReLU6 would make autograd copy its input first, and the others gain nothing.
 ACTS: dict[Act, Callable[[], nn.Module]] = {
-    "relu": partial(nn.ReLU, inplace=True),
-    "relu6": partial(nn.ReLU6, inplace=True),
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
     "hswish": nn.Hardswish,
     "swish": nn.SiLU,
     "none": nn.Identity,
