@@ -1,5 +1,6 @@
 """Every knob of a search, with unit and default, once; from flags, a TOML file or a run's config.json."""
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -61,13 +62,13 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def _rules(self) -> dict[str, bool]:
         positive = ("width", "threads", "epochs", "final_epochs", "trials", "round_size", "front_size", "baseline_widths")
         optional = ("target_ms", "max_ms", "budget_s", "workers", "image_size", "train_images")
-        rules = {f"{_flag(k)} must be positive, got {getattr(self, k)}": getattr(self, k) > 0 for k in positive}
+        rules = {f"{_flag(k)} must be a positive number, got {getattr(self, k)}": 0 < getattr(self, k) < math.inf for k in positive}
         given = {k: getattr(self, k) for k in optional if getattr(self, k) is not None}
-        rules |= {f"{_flag(k)} must be positive, got {value}": value > 0 for k, value in given.items()}
+        rules |= {f"{_flag(k)} must be a positive number, got {value}": 0 < value < math.inf for k, value in given.items()}
         return rules | {
             f"--reward {self.reward} needs --target-ms": self.reward == "pareto" or self.target_ms is not None,
             f"--w belongs to --reward soft or abs, not to {self.reward}": self.w is None or self.reward in DEFAULT_W,
-            f"--w must be negative, got {self.w}": self.w is None or self.w < 0,
+            f"--w must be a negative number, got {self.w}": self.w is None or -math.inf < self.w < 0,
             f"--seed must not be negative, got {self.seed}": self.seed >= 0,
         }
 

@@ -5,7 +5,7 @@ from search_spaces.errors import InvalidArchitecture, InvalidSpace, NasError, Un
 
 __all__ = [
     "DeviceError", "Diverged", "Failed", "InvalidArchitecture", "InvalidConfig", "InvalidData", "InvalidSpace", "NasError",
-    "NothingFeasible", "RunConflict", "UnknownName", "Unreachable",
+    "NothingFeasible", "RunConflict", "Stopped", "UnknownName", "Unreachable",
 ]
 
 
@@ -29,3 +29,9 @@ class NothingFeasible(NasError):
 
 class RunConflict(NasError):
     """A run folder holds another configuration or is in use; the text says which and what to do."""
+
+
+class Stopped(NasError):
+    """The run cannot go on; what it has is kept, and the text says why."""
+
+    exit_code = 1

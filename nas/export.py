@@ -23,7 +23,7 @@ def export(row: "Candidate", weights: Path, out: Path, task: "Task", *, batch: i
     """Writes ``out``/ID.onnx with the trained weights and metadata on input and classes; gives its path.
 
     Raises:
-        NasError: the graph and torch disagree by more than 1e-4 of the largest output on real validation images.
+        Stopped: the graph and torch disagree by more than 1e-4 of the largest output on real validation images.
     """
     from latency.onnx_graph import emit
     from nas.models import build
@@ -41,15 +41,17 @@ def export(row: "Candidate", weights: Path, out: Path, task: "Task", *, batch: i
 
 
 def write_manifest(
-    rows: "Sequence[Candidate]", models: Sequence[Path], out: Path, task: "Task", conditions: dict[str, Any]  # Any: JSON
+    rows: "Sequence[Candidate]", models: Sequence[Path], out: Path, task: "Task", conditions: dict[str, Any],  # Any: JSON
+    *, batch: int | None = 1,
 ) -> Path:  # fmt: skip
     """Writes ``out``: what each ONNX file is, how to feed it, what it scored, how fast it ran, and under which conditions."""
     import msgspec
 
     from nas.store import write_atomic
 
+    shape = [batch or "N", *task.input_chw]
     shared = {
-        "input": {"name": "input", "shape": [1, *task.input_chw], "layout": "NCHW", "dtype": "float32", "preprocess": _preprocess(task)},
+        "input": {"name": "input", "shape": shape, "layout": "NCHW", "dtype": "float32", "preprocess": _preprocess(task)},
         "output": {"name": "logits", "classes": list(task.classes)},
         "data": {"spec": task.data, "sha256": task.data_sha256},
     }
@@ -84,20 +86,33 @@ def chosen(run: "Run", ids: Sequence[str]) -> "list[Candidate]":
     return found
 
 
+def _with_latencies(rows: "list[Candidate]", run: Path) -> "list[Candidate]":
+    """The rows with the latencies that the run's manifest gives for fully trained models (their rows are older than those)."""
+    import msgspec
+
+    from nas.store import Latency
+
+    path = run / "manifest.json"
+    entries = msgspec.json.decode(path.read_bytes())["models"] if path.exists() else []
+    known = {e["id"]: msgspec.convert(e["latency"], Latency) for e in entries}
+    return [r if r.latency else msgspec.structs.replace(r, latency=known.get(r.id)) for r in rows]
+
+
 def _check(network: Any, model: bytes, task: "Task", name: str, batch: int) -> None:  # Any: the torch module
     import numpy as np
     import torch
 
-    from nas.errors import NasError
+    from nas.errors import Stopped
     from nas.evaluate import logits_of_onnx, predict
 
     images = task.load("valid").x
-    x = images[: max(batch, min(CHECK_IMAGES, len(images)) // batch * batch)]
+    # whole batches; where there are fewer images than a batch takes, some come again
+    x = images[torch.arange(-(-CHECK_IMAGES // batch) * batch) % len(images)]
     ours = predict(network, x, task).numpy()
     theirs = logits_of_onnx(model, task.normaliser()(torch.as_tensor(x)).numpy())
     worst = float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-12))
     if not worst <= TOLERANCE:
-        raise NasError(f"{name}: ONNX and torch differ by {worst:.1e} of the largest output on real images, more than {TOLERANCE:g}")
+        raise Stopped(f"{name}: ONNX and torch differ by {worst:.1e} of the largest output on real images, more than {TOLERANCE:g}")
 
 
 def _preprocess(task: "Task") -> dict[str, Any]:  # Any: JSON
@@ -136,15 +151,15 @@ def main(run: Path, ids: tuple[str, ...], out: Path | None, batch: str) -> None:
 
     if batch != "any" and not (batch.isdigit() and int(batch) > 0):
         raise InvalidConfig(f"--batch must be a positive number or 'any', got {batch!r}")
-    console, found = open_console(), load_run(run)
-    rows, folder = chosen(found, ids), out or run / "export"
+    console, found, images = open_console(), load_run(run), None if batch == "any" else int(batch)
+    rows, folder = _with_latencies(chosen(found, ids), run), out or run / "export"
     task = open_config_task(found.config)
     files = []
     for row in rows:
-        files.append(export(row, run / row.weights, folder, task, batch=None if batch == "any" else int(batch)))
+        files.append(export(row, run / row.weights, folder, task, batch=images))
         what = f"{row.baseline or row.id}, valid {row.score:.4f} after {row.epochs} epochs"
         console.result(f"{files[-1]}  {what}, equal to torch within {TOLERANCE:g} of the largest output")
-    manifest = write_manifest(rows, files, folder / "manifest.json", task, {})
+    manifest = write_manifest(rows, files, folder / "manifest.json", task, {}, batch=images)
     console.say(f"wrote {len(rows)} models and {manifest}, which says how to feed them")
 
 

@@ -11,6 +11,7 @@ from latency.onnx_graph import emit
 from nas import objective, pareto
 from nas.config import RunConfig
 from nas.cost import count
+from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
 from nas.rounds import measure
 from nas.samplers import proposal_seed
@@ -61,7 +62,7 @@ def baselines_near(
     """Each family at the widths whose measured latency lies in [low_ms, high_ms], at most ``baseline_widths`` of them.
 
     Widths are tried upwards until one is too slow. Where fewer than three families have one inside, the nearest others
-    are added at their nearest width.
+    are added at their nearest width. Networks that the device cannot run are left out.
     """
     tried = {}
     for name in config.baselines:
@@ -78,23 +79,26 @@ def predicted_baselines(config: RunConfig, task: Task, members: Sequence[Archite
     return [b.arch for b in _nearest(tried, min(macs), max(macs), config.baseline_widths)]
 
 
-def _p50_ms(device: Device, arch: Architecture, plan: TimingPlan) -> float:
+def _p50_ms(device: Device, arch: Architecture, plan: TimingPlan) -> float | None:
     result = measure(device, [emit(arch)], plan)[0]
-    if isinstance(result, Failed):
-        raise result
-    return result.p50_ms
+    return None if isinstance(result, Failed) else result.p50_ms
 
 
-def _tried_widths(name: str, task: Task, price: Callable[[Architecture], float], high: float) -> list[tuple[float, Baseline]]:
-    """(price, network) at rising widths, up to the first whose price is above ``high``; equal networks once."""
-    tried: dict[str, tuple[float, Baseline]] = {}
+def _tried_widths(name: str, task: Task, price: Callable[[Architecture], float | None], high: float) -> list[tuple[float, Baseline]]:
+    """(price, network) at rising widths, up to the first whose price is above ``high``; equal networks once, without a price none."""
+    seen: set[str] = set()
+    found = []
     for width in WIDTHS:
         arch = baseline(name, width=width, input_chw=task.input_chw, outputs=len(task.classes))
-        if arch.id not in tried:
-            tried[arch.id] = price(arch), Baseline(label=f"{name} x{width:g}", arch=arch, inside=False)
-        if tried[arch.id][0] > high:
-            break
-    return list(tried.values())
+        if arch.id in seen:
+            continue
+        seen.add(arch.id)
+        cost = price(arch)
+        if cost is not None:
+            found.append((cost, Baseline(label=f"{name} x{width:g}", arch=arch, inside=False)))
+            if cost > high:
+                break
+    return found
 
 
 def _nearest(tried: Mapping[str, list[tuple[float, Baseline]]], low: float, high: float, most: int) -> list[Baseline]:
@@ -102,9 +106,9 @@ def _nearest(tried: Mapping[str, list[tuple[float, Baseline]]], low: float, high
     for family in tried.values():
         inside = [b for price, b in family if low <= price <= high]
         found += [msgspec.structs.replace(inside[i], inside=True) for i in pareto.spread(range(len(inside)), most)]
-        if not inside:
+        if family and not inside:
             others.append(min(((max(low / price, price / high), b) for price, b in family), key=lambda o: o[0]))
-    families = len(tried) - len(others)
+    families = len({b.label.split(" x")[0] for b in found})
     return found + [b for _, b in sorted(others, key=lambda o: o[0])[: max(0, FAMILIES - families)]]
 
 
@@ -147,8 +151,14 @@ class FinalJobs:
         return self._queue.popleft()
 
     def finish(self, job: Job, outcome: Outcome) -> None:
-        """Stores a final row; a failed one is stored with its traceback and is missing from the front."""
+        """Stores a final row; a failed one is stored with its traceback and is missing from the front.
+
+        Raises:
+            Stopped: a reason to stop that is no fault of the network.
+        """
         self._out -= 1
+        if outcome.stop:
+            raise Stopped(outcome.stop)
         row = Candidate(
             stage="final", status="failed" if outcome.error else "trained", arch=job.arch, seed=job.seed, baseline=self._labels[job.key],
             cost=count(job.arch), score=outcome.score, test_score=outcome.test_score, score_source="" if outcome.error else "full",

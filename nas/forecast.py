@@ -35,6 +35,8 @@ def measured_speed(archs: Sequence[Architecture], task: Task, batch: int, clock:
     """
     import torch
 
+    torch.set_num_threads(1)  # as in every worker; two on two cores would look faster than a worker is
+
     from nas.models import build
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

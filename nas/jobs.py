@@ -1,5 +1,6 @@
 """Work that a worker does: train one architecture and score it. Values go in, values come out; weights go to a file."""
 
+import errno
 import time
 import traceback
 from collections import deque
@@ -29,13 +30,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a job: a score on valid (and test), or ``error``, the traceback."""
+    """What became of a job: a score on valid (and test), or ``error``, the traceback.
+
+    ``stop`` says why the whole run must end: the network is not to blame, and is trained again when the run goes on.
+    """
 
     key: str
     score: float | None = None
     test_score: float | None = None
     seconds: float = 0.0
     error: str = ""
+    stop: str = ""
 
 
 class Done:
@@ -96,7 +101,8 @@ def open_config_task(config: RunConfig) -> Task:
     from nas.tasks import open_task
 
     return open_task(
-        config.task, config.data, image_size=config.image_size, train_images=config.train_images, root=config.data_root
+        config.task, config.data, image_size=config.image_size, train_images=config.train_images, seed=config.seed,
+        root=config.data_root,
     )
 
 
@@ -108,7 +114,9 @@ def run_job(job: Job, task: Task, clock: Callable[[], float] = time.monotonic) -
     started = clock()
     try:
         score, test_score = _train(job, task)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Outcome(key=job.key, stop=f"{job.weights}: {error.strerror}; free some, and the same command goes on from there")
         return Outcome(key=job.key, seconds=clock() - started, error=traceback.format_exc())
     return Outcome(key=job.key, score=score, test_score=test_score, seconds=clock() - started)
 

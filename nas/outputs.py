@@ -1,6 +1,8 @@
 """What a run leaves behind beside its rows: front.csv, environment.json, the figure."""
 
+import hashlib
 import platform
+import re
 import subprocess
 from collections.abc import Hashable, Mapping, Sequence
 from importlib import metadata
@@ -13,16 +15,18 @@ from latency import DeviceInfo, TimingPlan
 from latency.console import Console, count, ms
 from nas import pareto
 from nas.config import RunConfig
+from nas.errors import RunConflict
 from nas.finals import Baseline
 from nas.store import Candidate, write_atomic
 from nas.tasks.task import Task
+from search_spaces import SearchSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "FRONT_COLUMNS", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines", "non_dominated", "show",
-    "write_front",
+    "FRONT_COLUMNS", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines", "non_dominated",
+    "refuse_changed", "refuse_other_device", "show", "write_front",
 ]
 
 FRONT_COLUMNS = (
@@ -48,7 +52,7 @@ def write_front(rows: Sequence[Candidate], path: Path) -> None:
     write_atomic(path, table.to_csv(index=False))
 
 
-def environment_text(task: Task, device: DeviceInfo, plan: TimingPlan) -> str:
+def environment_text(task: Task, space: SearchSpace, device: DeviceInfo, plan: TimingPlan) -> str:
     """JSON of versions, computer, device, timing plan, git commit and data hash: what a reader needs to judge or repeat a run."""
     facts = {
         "python": platform.python_version(),
@@ -58,10 +62,41 @@ def environment_text(task: Task, device: DeviceInfo, plan: TimingPlan) -> str:
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _commit(),
         "data": {"spec": task.data, "sha256": task.data_sha256, "notes": list(task.notes)},
+        "space": {"name": space.name, "sha256": _space_sha256(space)},
         "device": {"name": device.name, "id": device.id, **msgspec.to_builtins(device)},
         "timing_plan": msgspec.to_builtins(plan),
     }
     return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
+
+
+def refuse_changed(out: Path, task: Task, space: SearchSpace) -> None:
+    """Refuses to go on with a run whose data set or space has changed behind its name; writes nothing.
+
+    Raises:
+        RunConflict: the hashes in ``environment.json`` are not these.
+    """
+    path, rows = out / "environment.json", out / "candidates.jsonl"
+    if not path.exists() or not rows.exists() or not rows.stat().st_size:
+        return
+    noted = msgspec.json.decode(path.read_bytes())
+    for what, name, sha256 in (("data", task.data, task.data_sha256), ("space", space.name, _space_sha256(space))):
+        if noted.get(what, {}).get("sha256", sha256) != sha256:
+            raise RunConflict(f"--out {out} was begun with another content of the {what} {name}, changed since; name another --out")
+
+
+def refuse_other_device(out: Path, device: DeviceInfo) -> None:
+    """Refuses to go on with a run whose latencies were measured on another device or runtime; writes nothing.
+
+    Raises:
+        RunConflict: the device in ``environment.json`` is not this one.
+    """
+    path, rows = out / "environment.json", out / "candidates.jsonl"
+    if not path.exists() or not rows.exists() or not rows.stat().st_size:
+        return
+    noted = msgspec.json.decode(path.read_bytes())["device"]
+    if noted["id"] != device.id:
+        there, here = f"{noted['name']}, {noted['runtime']}", f"{device.name}, {device.runtime}"
+        raise RunConflict(f"--out {out} holds latencies of {there}, and this is {here}; name another --out")
 
 
 def is_complete(out: Path, config: RunConfig) -> bool:
@@ -100,9 +135,8 @@ def show(out: Path, console: Console) -> None:
         ("id", "network", "valid", "test", "latency p50", "MACs", "params", "*"),
         rows,
     )
-    troubled = [row for table in (run.front, run.baselines) for row in table["problems"].dropna()]
-    for problem in dict.fromkeys(troubled):
-        console.warn(f"measuring: {problem} ({troubled.count(problem)} of {len(rows)} models)")
+    for sentence, times in _alike([text for table in (run.front, run.baselines) for text in table["problems"].dropna()]):
+        console.warn(f"latency of {times} of {len(rows)} models: {sentence}")
     console.say(f"wrote {out}/front.csv, front.png, manifest.json and models/*.onnx")
     console.say(f"next: look at {out}/front.png; python -m nas.export {out} --model {run.front['id'].iloc[0] if len(run.front) else 'ID'}")
 
@@ -116,9 +150,9 @@ def draw_front(search: Sequence[Candidate], finals: Sequence[Candidate], path: P
 
     figure, axes = plt.subplots(figsize=(8, 5.2), dpi=130)
     tried = [r for r in search if r.status == "trained" and r.latency]
-    axes.scatter([_p50(r) for r in tried], [_percent(r) for r in tried], s=14, c="0.7", label=f"candidates ({epochs[0]} epochs, valid)")
+    axes.scatter([_p50(r) for r in tried], [_percent(r) for r in tried], s=14, c="0.7", label=f"candidates ({_epochs(epochs[0])}, valid)")
     found = sorted((r for r in finals if not r.baseline), key=_p50)
-    _series(axes, found, f"found ({epochs[1]} epochs, test)", color="C3", marker="o", linestyle="-")
+    _series(axes, found, f"found ({_epochs(epochs[1])}, test)", color="C3", marker="o", linestyle="-")
     families = list(dict.fromkeys(r.baseline.split(" x")[0] for r in finals if r.baseline))
     for i, family in enumerate(families):
         members = sorted((r for r in finals if r.baseline.split(" x")[0] == family), key=_p50)
@@ -139,11 +173,23 @@ def draw_front(search: Sequence[Candidate], finals: Sequence[Candidate], path: P
     temporary.replace(path)
 
 
+def _alike(problems: Sequence[str]) -> list[tuple[str, int]]:
+    """One sentence for those that differ in their figures alone, and how many there are."""
+    kinds: dict[str, list[str]] = {}
+    for text in (sentence for entry in problems for sentence in entry.split("; ")):
+        kinds.setdefault(re.sub(r"[-+]?[\d.]+", "0", text), []).append(text)
+    return [(texts[0] if len(texts) == 1 else f"for example: {texts[0]}", len(texts)) for texts in kinds.values()]
+
+
 def _shown(row: Mapping[Hashable, Any]) -> tuple[str, ...]:  # Any: a frame's cells
     baseline = row["baseline"] if isinstance(row["baseline"], str) else "found"
     latency = ms(row["latency_p50_ms"], row["latency_low_ms"], row["latency_high_ms"])
     scores = (f"{row['valid_score']:.3f}", f"{row['test_score']:.3f}")
     return row["id"], baseline, *scores, latency, count(row["macs"]), count(row["params"]), "*" if row["on_front"] else ""
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'s' * (number != 1)}"
 
 
 def _series(axes: "Axes", rows: Sequence[Candidate], label: str, **style: str) -> None:
@@ -207,6 +253,10 @@ def _cores() -> int:
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _space_sha256(space: SearchSpace) -> str:
+    return hashlib.sha256(msgspec.json.encode(space, order="sorted")).hexdigest()
 
 
 def _commit() -> str:

@@ -15,7 +15,7 @@ from latency.console import Console, count, duration, ms, open_console
 from latency.onnx_graph import emit
 from nas import outputs
 from nas.config import RunConfig
-from nas.errors import NothingFeasible, UnknownName
+from nas.errors import NothingFeasible, Stopped, UnknownName
 from nas.executors import EXECUTORS
 from nas.finals import Baseline, FinalJobs, baselines_near, final_plan, finalists, predicted_baselines, remeasured, search_front
 from nas.forecast import Speed, measured_speed, speed_of
@@ -64,10 +64,16 @@ def search(config: RunConfig, out: Path, console: Console | None = None) -> None
         outputs.show(out, console)
         return
     with _bench(config, out, console) as bench:
+        outputs.refuse_changed(out, bench.task, bench.space)
+        outputs.refuse_other_device(out, bench.device.info())
         _check_floor(bench)
         with open_run(out, config) as folder:
-            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.device.info(), bench.plan))
-            _finish(bench, *_run(bench, folder))
+            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.space, bench.device.info(), bench.plan))
+            try:
+                _finish(bench, *_run(bench, folder))
+            except BaseException:
+                console.say(f"to go on: python -m nas.search --config {out}/config.json --out {out}")
+                raise
 
 
 @contextlib.contextmanager
@@ -135,7 +141,7 @@ def _run(bench: Bench, folder: RunFolder) -> tuple[list[Candidate], list[Candida
     for row in finals.failed:
         bench.console.warn(f"{row.baseline or row.id} failed and is missing: {row.error.strip().splitlines()[-1]}")
     if not finals.rows:
-        raise NothingFeasible(f"every full training failed; candidates.jsonl in {bench.out} has the tracebacks")
+        raise Stopped(f"every full training failed; candidates.jsonl in {bench.out} has the tracebacks")
     return list(rounds.rows.values()), finals.rows
 
 
@@ -209,7 +215,7 @@ def _open_finals(bench: Bench, folder: RunFolder, rounds: SearchRounds, speed: S
     if rounds.stopped:
         console.say(f"search ended: {rounds.stopped}")
     if not search_front(rows):
-        raise NothingFeasible(f"none of {len(rows)} candidates was trained; candidates.jsonl in {bench.out} says why")
+        raise Stopped(f"none of {len(rows)} candidates was trained; candidates.jsonl in {bench.out} says why")
     members = finalists(config, rows)
     baselines = _baselines(bench, members)
     jobs = FinalJobs(config=config, folder=folder, members=members, baselines=baselines)

@@ -1,5 +1,6 @@
 """The Optuna study that decides: seeded asks, tells in order, both reproducible after a kill at any moment."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -90,7 +91,9 @@ class Proposals:
         import optuna
 
         sampler = self._sampler(number)
-        self._study.sampler = optuna.samplers.PartialFixedSampler(dict(known), sampler) if known else sampler
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of PartialFixedSampler, since Optuna 2.4
+            self._study.sampler = optuna.samplers.PartialFixedSampler(dict(known), sampler) if known else sampler
         trial = self._study.ask()
         self._picks[number] = {name: cast(Pick, trial.suggest_categorical(name, list(menu))) for name, menu in self._choices.items()}
         trial.set_user_attr(_MARK, number)

@@ -13,7 +13,7 @@ from latency.onnx_graph import emit
 from nas import objective
 from nas.config import RunConfig
 from nas.cost import count
-from nas.errors import NasError
+from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
 from nas.proposals import Proposals
 from nas.samplers import proposal_seed
@@ -57,7 +57,8 @@ class SearchRounds:
         self._queue: deque[Job] = deque()
         self._pending: dict[str, Candidate] = {}  # job key (an architecture's id) → its row so far
         self._twins: dict[str, list[Candidate]] = {}  # the same architecture proposed again before it was trained
-        self._out = self._failures = 0
+        self._out = 0
+        self._failures = {"measuring": 0, "training": 0}  # in a row, counted apart: a round is measured before any of it is trained
         self._by_id = {r.id: r for r in self.rows.values() if r.duplicate_of is None}
         self.stopped = ""  # why the search ended before its trials, if it did
 
@@ -82,9 +83,11 @@ class SearchRounds:
         """Stores what became of a job, and answers its twins.
 
         Raises:
-            NasError: the third failure in a row.
+            Stopped: the third failure in a row, or a reason to stop that is no fault of the network.
         """
         self._out -= 1
+        if outcome.stop:
+            raise Stopped(outcome.stop)
         draft = self._pending.pop(job.key)
         if outcome.error:
             row = msgspec.structs.replace(draft, status="failed", error=outcome.error, seconds=outcome.seconds)
@@ -98,8 +101,8 @@ class SearchRounds:
 
     @property
     def trained(self) -> int:
-        """How many candidates were trained, or failed in training."""
-        return sum(r.status in ("trained", "failed") and r.duplicate_of is None for r in self.rows.values())
+        """How many candidates were trained, or failed in training; those that the device cannot run come on top."""
+        return sum(r.status in ("trained", "failed") and r.latency is not None and r.duplicate_of is None for r in self.rows.values())
 
     def _behind(self) -> int:
         """Rounds between the next one and the oldest that still trains."""
@@ -157,6 +160,7 @@ class SearchRounds:
             if isinstance(result, Failed):
                 self._settle(msgspec.structs.replace(draft, error=f"{self._device.info().name}: {result}"))
                 continue
+            self._failures["measuring"] = 0
             latency = Latency.of(result)
             priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=latency, latency_source="measured")
             if objective.excess(self.config, latency.p50_ms) > 0:
@@ -176,7 +180,7 @@ class SearchRounds:
     def _answer_twins(self, row: Candidate) -> None:
         for twin in self._twins.pop(row.id, []):
             self._store(_duplicate(twin, row))
-        if self._failures >= FAILURES_IN_A_ROW:
+        if max(self._failures.values()) >= FAILURES_IN_A_ROW:
             reason = row.error.strip().splitlines()[-1]
             raise Stopped(f"{FAILURES_IN_A_ROW} candidates in a row failed, the last with: {reason}; tracebacks are in candidates.jsonl")
 
@@ -190,14 +194,11 @@ class SearchRounds:
         self.rows[row.number] = row
         if row.duplicate_of is None:
             self._by_id[row.id] = row
-            self._failures = self._failures + 1 if row.status == "failed" else 0
+            if row.status == "failed":
+                self._failures["training" if row.latency else "measuring"] += 1
+            elif row.status == "trained":
+                self._failures["training"] = 0
         self._on_row(row)
-
-
-class Stopped(NasError):
-    """The search cannot go on; what it has is kept."""
-
-    exit_code = 1
 
 
 def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:

@@ -32,7 +32,7 @@ FLAGS = (
     click.option("--budget", help="Wall time for everything, e.g. 10m; stops the search in time for the rest."),
     click.option("--front-size", type=int, help="Members of the front that are trained in full.  [8]"),
     click.option("--baseline", "baselines", multiple=True, help="A baseline family; may be given again.  [six of them]"),
-    click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [3]"),
+    click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [2]"),
     click.option("--workers", type=int, help="Trainings at a time.  [one a core]"),
     click.option("--executor", type=click.Choice(["ray", "serial"]), help="Ray Tune, or this process.  [ray]"),
     click.option("--ray-address", help="A running Ray cluster."),

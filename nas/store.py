@@ -1,5 +1,6 @@
 """A run folder: ``candidates.jsonl`` is the record of truth, one appended and synced row per finished candidate."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import msgspec
 from latency import Measurement
 from nas.config import RESUMABLE, RunConfig, config_from_file
 from nas.cost import Cost
-from nas.errors import NasError, RunConflict
+from nas.errors import NasError, RunConflict, Stopped
 from search_spaces.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -76,16 +77,22 @@ class RunFolder:
     rows: tuple[Candidate, ...]
 
     def append(self, row: Candidate) -> None:
-        """Appends one row and waits until it is on the disk."""
-        line = msgspec.json.encode(row) + b"\n"
-        fd = os.open(self.path / "candidates.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        """Appends one row and waits until it is on the disk.
+
+        Raises:
+            Stopped: the disk does not take it; a part that it took is dropped when the run is opened again.
+        """
+        path, line = self.path / "candidates.jsonl", msgspec.json.encode(row) + b"\n"
         try:
-            written = os.write(fd, line)
-            if written != len(line):
-                raise NasError(f"{self.path}: no space left for candidates.jsonl; free some and run the same command again")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                if os.write(fd, line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise Stopped(f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from there") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,11 +110,17 @@ class Run:
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes a whole file or nothing: a temporary file in the same folder, synced, then renamed over ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def read_rows(path: Path) -> tuple[Candidate, ...]:
@@ -132,8 +145,11 @@ def check_out(path: Path, config: RunConfig) -> None:
     """Refuses a run folder that this configuration cannot go into; writes nothing.
 
     Raises:
-        RunConflict: it holds another configuration, or something that is no run.
+        RunConflict: it holds another configuration, or something that is no run, or a search is at work in it.
     """
+    if (path / ".lock").exists():
+        with _locked(path):
+            pass
     if (path / "config.json").exists():
         old = config_from_file(path / "config.json", {})
         changed = [k for k in RunConfig.__struct_fields__ if k not in RESUMABLE and getattr(old, k) != getattr(config, k)]
@@ -153,16 +169,9 @@ def open_run(path: Path, config: RunConfig) -> Iterator[RunFolder]:
     Raises:
         RunConflict: the folder is in use, holds another configuration, or holds something that is no run.
     """
-    import filelock
-
     check_out(path, config)
     path.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise RunConflict(f"{path} is in use by another search; wait for it, or name another --out") from error
-    try:
+    with _locked(path):
         write_atomic(path / "config.json", msgspec.json.format(msgspec.json.encode(config), indent=1))
         for torn in [*path.glob(".*.tmp"), *path.glob("models/.*"), *path.glob("weights/.*")]:  # what a kill left half written
             torn.unlink(missing_ok=True)
@@ -171,8 +180,17 @@ def open_run(path: Path, config: RunConfig) -> Iterator[RunFolder]:
         for folder in ("models", "weights"):
             (path / folder).mkdir(exist_ok=True)
         yield RunFolder(path=path, rows=rows)
-    finally:
-        lock.release()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    import filelock
+
+    try:
+        with filelock.FileLock(path / ".lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise RunConflict(f"{path} is in use by another search; wait for it, or name another --out") from error
 
 
 def load_run(path: str | Path) -> Run:

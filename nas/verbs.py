@@ -25,5 +25,5 @@ class Exits(click.Command):
             click.echo(f"error: {error.strerror or error}{place}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("interrupted; what was finished is kept", err=True)
+            click.echo("interrupted; what was finished is kept, and the same command goes on from there", err=True)
             sys.exit(130)

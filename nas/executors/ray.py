@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from nas.config import RunConfig
-from nas.errors import NasError
+from nas.errors import Stopped
 from nas.jobs import Job, JobSource, Outcome, open_config_task, run_job
 
 __all__ = ["execute", "run_jobs"]
@@ -38,13 +38,15 @@ def run_jobs(source: JobSource, open_worker: Callable[[], Callable[[Job], Outcom
     """Runs jobs through ``open_worker()``, called once in every worker process; a lost worker fails its job alone.
 
     Raises:
-        NasError: Ray does not start, or the source ends the run.
+        Stopped: Ray does not start, or the source ends the run.
     """
     os.environ.update(QUIET)
-    with _ray(workers, address):
-        from nas.executors import tune
+    from nas.executors import tune
 
-        tune.run(source, open_worker, workers)
+    queue, done = tune.Queue(source), False
+    while not done:
+        with _ray(workers, address):
+            done = tune.run(queue, open_worker, workers)
 
 
 def _open_worker(config: RunConfig, cpus: tuple[int, ...], folder: str) -> Callable[[Job], Outcome]:
@@ -69,7 +71,7 @@ def _ray(workers: int, address: str | None) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             where = f"the Ray cluster at {address}" if address else "Ray on this computer"
-            raise NasError(f"cannot start {where}: {str(error).splitlines()[0]}; --executor serial needs none") from error
+            raise Stopped(f"cannot start {where}: {str(error).splitlines()[0]}; --executor serial needs none") from error
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ Imported only once Ray's environment is set; see ``nas.executors.ray``.
 
 import tempfile
 import traceback
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from ray.tune.search import Searcher
 
 from nas.jobs import Done, Job, JobSource, Outcome
 
-__all__ = ["OpenWorker", "run"]
+__all__ = ["OpenWorker", "Queue", "run"]
 
 OpenWorker = Callable[[], Callable[[Job], Outcome]]
 
@@ -55,6 +56,8 @@ class Queue(Searcher):
         self.raised: Exception | None = None
         self._source = source
         self._jobs: dict[str, Job] = {}
+        self._again: deque[Job] = deque()
+        self._struck: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its tuner for a restore that is not used, and a source need not be picklable."""
@@ -65,7 +68,7 @@ class Queue(Searcher):
         if self.raised is not None:
             return Searcher.FINISHED
         try:
-            job = self._source.next()
+            job = self._again.popleft() if self._again else self._source.next()
         except Exception as error:
             self.raised = error
             return Searcher.FINISHED
@@ -84,6 +87,15 @@ class Queue(Searcher):
     def lost(self, trial_id: str) -> None:
         """The trial ended without an outcome: its worker died."""
         self._finish(trial_id, None)
+
+    def strike(self, reason: str) -> None:
+        """Ray ended all workers: each job at work is tried once more, and fails with ``reason`` the second time."""
+        for trial_id, job in list(self._jobs.items()):
+            if job.key in self._struck:
+                self._finish(trial_id, Outcome(key=job.key, error=reason))
+            else:
+                self._struck.add(job.key)
+                self._again.append(self._jobs.pop(trial_id))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the run folder is the record."""
@@ -114,13 +126,15 @@ class LostWorkers(tune.Callback):
         self._queue.lost(trial.trial_id)
 
 
-def run(source: JobSource, open_worker: OpenWorker, workers: int) -> None:
-    """Runs the source's jobs on ``workers`` reused actors of one core and an equal share of the GPUs each.
+def run(queue: Queue, open_worker: OpenWorker, workers: int) -> bool:
+    """Runs the queue's jobs on ``workers`` reused actors of one core and an equal share of the GPUs each.
+
+    Returns whether that is done: False when Ray, short of memory, ended workers; what they had is queued again, and Ray
+    must be started anew (Tune gives up with an exception that names no trial, and leaves its actors behind).
 
     Raises:
         Exception: what the source raised.
     """
-    queue = Queue(source)
     with tempfile.TemporaryDirectory(prefix="nas-tune-") as folder:
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Worker, open_worker=open_worker), {"cpu": 1, "gpu": _gpu_share(workers)}),
@@ -133,9 +147,18 @@ def run(source: JobSource, open_worker: OpenWorker, workers: int) -> None:
                 callbacks=[LostWorkers(queue)],
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+                raise
+            queue.strike(f"the worker ran out of memory: {str(error.__cause__).splitlines()[0]}")
+            done = False
+        else:
+            done = True
     if queue.raised is not None:
         raise queue.raised
+    return done
 
 
 def _gpu_share(workers: int) -> float:
