@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from latency.ort import onnxruntime_module
 from nas.errors import InvalidArchitecture
 from nas.tasks.task import Split, SplitName, Task
 
@@ -63,8 +64,7 @@ def logits_of_onnx(model: bytes | str | Path | ModelProto, x: NDArray[Any], *, t
     Raises:
         InvalidArchitecture: N is no multiple of the graph's batch.
     """
-    import onnxruntime as ort
-
+    ort = onnxruntime_module()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     source = model if isinstance(model, bytes) else str(model) if not hasattr(model, "SerializeToString") else model.SerializeToString()

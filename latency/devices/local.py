@@ -14,6 +14,7 @@ from latency.devices.base import Model, model_bytes, sha256
 from latency.errors import DeviceError, Failed, InvalidDevice
 from latency.host import host_info
 from latency.measurement import DeviceInfo, Measurement, half_width
+from latency.ort import onnxruntime_module
 from latency.plan import OptLevel, TimingPlan
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ class LocalDevice:
     def info(self) -> DeviceInfo:
         """This computer and its ONNX Runtime, read once."""
         if self._info is None:
-            import onnxruntime
-
+            onnxruntime = onnxruntime_module()
             build = onnxruntime.get_build_info().removeprefix("ORT Build Info: ")
             self._info = host_info(runtime=f"onnxruntime {onnxruntime.__version__}", runtime_build=build)
         return self._info
@@ -158,8 +158,7 @@ def _rounds(models: Sequence[_Timed]) -> None:
 
 
 def _session(data: bytes, index: int, plan: TimingPlan) -> "onnxruntime.InferenceSession":
-    import onnxruntime
-
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = plan.threads
     options.inter_op_num_threads = 1
@@ -176,13 +175,12 @@ def _session(data: bytes, index: int, plan: TimingPlan) -> "onnxruntime.Inferenc
 
 
 def _opt_level(level: OptLevel) -> Any:  # Any: an enum of onnxruntime, which has no types
-    from onnxruntime import GraphOptimizationLevel as Levels
-
+    levels = onnxruntime_module().GraphOptimizationLevel
     return {
-        "disabled": Levels.ORT_DISABLE_ALL,
-        "basic": Levels.ORT_ENABLE_BASIC,
-        "extended": Levels.ORT_ENABLE_EXTENDED,
-        "all": Levels.ORT_ENABLE_ALL,
+        "disabled": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
     }[level]
 
 
