@@ -23,8 +23,12 @@ Array = np.ndarray[Any, np.dtype[Any]]  # Any: outputs are of several types and 
 class Computes(Protocol):
     """A device that also gives outputs."""
 
-    def outputs(self, model: Model, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One run with these inputs, by name."""
+    def outputs(self, model: Model, inputs: Mapping[str, Array], plan: TimingPlan) -> Mapping[str, Array]:
+        """What one run gives for these inputs, by name, with the plan's threads and optimisation level.
+
+        Raises:
+            DeviceError: the model cannot be run, or the device is gone.
+        """
         ...
 
 
@@ -45,7 +49,7 @@ def check_outputs(device: Device, model: NamedModel, plan: TimingPlan) -> Parity
         return Parity(status="unchecked", text="local is this computer" if kind == "local" else f"{kind} gives none")
     feed = made_up(model.inputs)
     try:
-        return outputs_agree(device.outputs(model.model, feed), _reference(model, feed, plan))
+        return outputs_agree(device.outputs(model.model, feed, plan), _reference(model, feed, plan))
     except DeviceError as error:
         return Parity(status="failed", text=str(error))
 

@@ -34,7 +34,7 @@ class Evaluator:
     def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
         return open_device("fake").time(models, plan)
 
-    def outputs(self, model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def outputs(self, model: Model, inputs: Mapping[str, Array], plan: TimingPlan) -> dict[str, Array]:
         if self._shift < 0:
             raise Failed("evaluator: cannot run model 0", model_index=0)
         evaluator = ReferenceEvaluator(onnx.load_model_from_string(model_bytes([model])[0]))
