@@ -38,7 +38,7 @@ def call(*arguments: object) -> Result:
 
 def started(code: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 
 def test_table_shows_latency_interval_and_verdict_of_every_model_on_every_device(tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_no_model_is_wrong_usage() -> None:
     assert call().exit_code == 2
 
 
-def test_measuring_needs_neither_torch_nor_the_search(tmp_path: Path) -> None:
-    arguments = ("mobilenet_v2@0.35", "--image-size", 32, "--plan", "quick", "--per-op", "--png", tmp_path / "shares.png")
+def test_measuring_needs_neither_torch_nor_the_search() -> None:
+    arguments = ("mobilenet_v2@0.35", "--image-size", 32, "--plan", "quick", "--per-op")
     done = started(BLOCKED, *arguments, "--device", "local", "--device", "fake")
     assert done.returncode == 0, done.stderr
     assert "mobilenet_v2@0.35" in done.stdout
