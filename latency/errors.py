@@ -2,7 +2,7 @@
 
 from search_spaces.errors import NasError
 
-__all__ = ["DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "Unreachable"]
+__all__ = ["DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Unreachable"]
 
 
 class InvalidDevice(NasError, ValueError):
@@ -11,6 +11,10 @@ class InvalidDevice(NasError, ValueError):
 
 class InvalidPlan(NasError, ValueError):
     """A timing plan breaks a rule; the text names the field, the rule and the value."""
+
+
+class InvalidRuntime(NasError, ValueError):
+    """A file is no ONNX Runtime library, or one for another machine than the device; the text says which."""
 
 
 class DeviceError(NasError):

@@ -189,4 +189,6 @@ def _interval_ns(kept: _Kept) -> tuple[float, float]:
     weight = np.cumsum(draws[:, kept.rounds[order]], axis=1, dtype=np.int32)  # (RESAMPLES, S)
     middle = np.argmax(weight * 2 >= weight[:, -1:], axis=1)
     low, high = np.percentile(kept.values_ns[order][middle], (2.5, 97.5))
-    return float(low), float(high)
+    # Of an even number of runs a draw takes the lower middle one and the median their mean: it may lie a hair outside.
+    median = np.median(kept.values_ns)
+    return float(min(low, median)), float(max(high, median))

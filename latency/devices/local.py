@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from latency.plan import OptLevel, TimingPlan
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from latency.devices.runner_device import RunnerDevice
 
 __all__ = ["LocalDevice", "open_local"]
 
@@ -60,15 +63,31 @@ class LocalDevice:
         self._closed = True
 
 
-def open_local(address: str) -> LocalDevice:
-    """This computer; it has no address.
+def open_local(address: str) -> "LocalDevice | RunnerDevice":
+    """This computer: ``""`` and ``python`` time in this process, ``runner`` in a process of latency/runner's program.
 
     Raises:
-        InvalidDevice: something stands behind the colon.
+        InvalidDevice: something else stands behind the colon.
+        DeviceError: the runner is asked for where there is none.
     """
-    if address:
-        raise InvalidDevice(f"local: nothing may follow the colon, got {address!r}")
-    return LocalDevice()
+    if address in ("", "python"):
+        return LocalDevice()
+    if address != "runner":
+        raise InvalidDevice(f"local: after the colon may stand runner or python, got {address!r}")
+    return _open_runner()
+
+
+def _open_runner() -> "RunnerDevice":
+    from latency.devices.runner_device import RunnerDevice
+    from latency.devices.transport import LocalTransport
+    from latency.runner import program_for
+    from latency.runtime import installed
+
+    library = installed() if platform.system() == "Linux" else None
+    if library is None or program_for(library.libc, library.machine) is None:
+        where = f"{platform.system()} on {platform.machine()}"
+        raise DeviceError(f"local: the runner needs Linux and an onnxruntime package with libonnxruntime.so, not {where}: use local:python")
+    return RunnerDevice(LocalTransport(), library, host_info(runtime="", runtime_build=""))
 
 
 class _Timed:

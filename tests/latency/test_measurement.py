@@ -71,6 +71,12 @@ def test_interval_is_the_same_at_every_call() -> None:
     assert measurement(noisy()).ci_ms == measurement(noisy()).ci_ms
 
 
+def test_interval_holds_the_median_itself() -> None:
+    # One round of 1 and 2 ms: every draw is that round, of which each resampled median is a run; the median is 1.5 ms.
+    taken = measurement(np.array([[1e6, 2e6]]))
+    assert taken.ci_ms[0] <= taken.p50_ms == 1.5 <= taken.ci_ms[1]
+
+
 def test_half_width_is_that_of_the_interval() -> None:
     taken = measurement(noisy(relative=0.05))
     low, high = taken.ci_ms

@@ -9,13 +9,22 @@ import onnx
 import pytest
 
 from latency import DEVICES, Device, DeviceError, DeviceInfo, Failed, TimingPlan, open_device
+from tests.latency.devices.ways import RUNNER
 from tests.latency.models import conv_net
 
 PLAN = TimingPlan(warmup_runs=1, warmup_ms=0, min_rounds=3, min_samples=6, min_ms=0, max_ms=50, half_width=0.5)
 
 
-@pytest.fixture(params=DEVICES)
+# Where a device must be there first: the fixture that makes one, or skips.
+MADE = {"ssh": "board_device", "android": "phone_device"}
+PARAMS = [*(pytest.param(spec, marks=pytest.mark.slow) if spec in MADE else spec for spec in DEVICES), RUNNER]
+
+
+@pytest.fixture(params=PARAMS)
 def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    if request.param in MADE:
+        yield request.getfixturevalue(MADE[request.param])
+        return
     opened = open_device(request.param)
     yield opened
     opened.close()

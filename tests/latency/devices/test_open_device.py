@@ -9,6 +9,6 @@ def test_unknown_device_suggests_the_nearest() -> None:
         open_device("locl")
 
 
-def test_local_has_no_address() -> None:
-    with pytest.raises(InvalidDevice, match="nothing may follow the colon"):
+def test_local_names_its_ways_to_time() -> None:
+    with pytest.raises(InvalidDevice, match="may stand runner or python, got 'here'"):
         open_device("local:here")

@@ -1,0 +1,160 @@
+"""VERB  python -m latency.profile MODEL…: how long ONNX models take on devices, and whether the number can be trusted."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latency.verbs import Exits
+
+if TYPE_CHECKING:
+    from latency.console import Console
+    from latency.devices import Device
+    from latency.measurement import DeviceInfo
+    from latency.model_files import NamedModel
+    from latency.per_op import PerOp
+    from latency.plan import TimingPlan
+    from latency.profile_report import Report
+    from latency.profiling import Result
+
+__all__ = ["main"]
+
+
+@click.command(cls=Exits)
+@click.argument("asked", metavar="MODEL…", nargs=-1, required=True)
+@click.option("--device", "specs", multiple=True, default=("local",), help="Where to time; may be given again.  [local]")
+@click.option("--threads", type=int, default=1, show_default=True, help="Threads of the runtime.")
+@click.option("--plan", "plan_name", type=click.Choice(["quick", "final"]), default="final", show_default=True,
+              help="At most 0.9 s or 7 s for each model; either ends as soon as the median is known well enough.")  # fmt: skip
+@click.option("--compare", "is_comparison", is_flag=True, help="Say which of two models is faster, and by how much.")
+@click.option("--per-op", "wants_ops", is_flag=True, help="Also show which operators take the time, on this computer.")
+@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw the operators' shares; implies --per-op.")
+@click.option("--shape", "shapes", multiple=True, metavar="NAME=D,D,…", help="Fix an open input; may be given again.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Pixels of published networks.  [224]")
+@click.option("--outputs", type=click.IntRange(min=1), help="Classes of published networks.  [1000]")
+@click.option("--json", "as_document", is_flag=True, help="Print JSON in place of tables.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same JSON, with every sample, to a file.")
+def main(
+    asked: Sequence[str], specs: Sequence[str], threads: int, plan_name: str, is_comparison: bool, wants_ops: bool, png: Path | None,
+    shapes: Sequence[str], image_size: int | None, outputs: int | None, as_document: bool, out: Path | None,
+) -> None:  # fmt: skip
+    """Time models side by side: each MODEL is an .onnx file, a folder of them, a run of nas.search (its front), or a published
+    network such as mobilenet_v2 or mnasnet_a1@0.5 (its width).
+
+    The interval is that of the median within one process. Exit code 1 says that a model could not be measured.
+    """
+    from latency.console import open_console
+    from latency.model_files import open_models
+    from latency.model_inputs import parse_shapes
+    from latency.profile_report import Report, as_json, show
+    from latency.profiling import SESSIONS, compared, profile
+
+    _require_folders(out, png)
+    plan, console, sessions = _plan(plan_name, threads), open_console(), SESSIONS if is_comparison else 1
+    models = open_models(asked, shapes=parse_shapes(shapes), image_size=image_size, outputs=outputs)
+    if is_comparison:
+        _require_two(models)
+    with contextlib.ExitStack() as stack:
+        devices = _open(specs, stack)
+        infos = {spec: device.info() for spec, device in devices.items()}
+        console.say(_what(models, infos, plan, plan_name, sessions))
+        with console.progress(len(models) * len(devices), "timed") as tick:
+            results = profile(models, devices, plan, sessions=sessions, tick=tick)
+    report = Report(
+        plan=plan, plan_name=plan_name, devices=infos, results=results, comparisons=compared(results) if is_comparison else {},
+        ops=_ops(results, plan, console) if wants_ops or png else [],
+    )  # fmt: skip
+    if as_document:
+        console.result(as_json(report, with_samples=False).decode())
+    else:
+        show(report, console)
+    _write(report, out, png, console)
+    if errors := dict.fromkeys(f"{r.device}: {r.error}" for r in results if r.error):
+        for error in errors:
+            console.error(error)
+        raise click.exceptions.Exit(1)
+
+
+def _require_folders(*files: Path | None) -> None:
+    """Refuses a file to write whose folder is not there, before anything is measured."""
+    from latency.model_inputs import InvalidModel
+
+    for file in files:
+        if file and not file.parent.is_dir():
+            raise InvalidModel(f"there is no folder {file.parent} to write {file.name} to")
+
+
+def _require_two(models: "Sequence[NamedModel]") -> None:
+    from latency.model_inputs import InvalidModel
+
+    if len(models) != 2:
+        raise InvalidModel(f"--compare takes exactly two models, got {len(models)}: {', '.join(m.name for m in models)}")
+
+
+def _plan(name: str, threads: int) -> "TimingPlan":
+    import msgspec
+
+    from latency.plan import FINAL, QUICK
+
+    return msgspec.structs.replace({"quick": QUICK, "final": FINAL}[name], threads=threads)
+
+
+def _open(specs: Sequence[str], stack: contextlib.ExitStack) -> "dict[str, Device]":
+    """Each device once; all are open before one is used, so that a mistake in the last costs nothing."""
+    from latency.devices import open_device
+
+    devices = {}
+    for spec in dict.fromkeys(specs):
+        devices[spec] = open_device(spec)
+        stack.callback(devices[spec].close)
+    return devices
+
+
+def _what(models: "Sequence[NamedModel]", infos: "Mapping[str, DeviceInfo]", plan: "TimingPlan", plan_name: str, sessions: int) -> str:
+    """The plan in a sentence."""
+    from latency.console import duration
+    from latency.profiling import longest_s
+
+    what = "1 model" if len(models) == 1 else f"{len(models)} models in turns"
+    where = " and ".join(f"{info.name} with {info.runtime}" for info in infos.values())
+    how = f"{plan.threads} thread{'s' * (plan.threads != 1)}, {plan_name} plan{f', {sessions} sessions' if sessions > 1 else ''}"
+    return f"timing {what} on {where}: {how}, at most about {duration(longest_s(len(models), len(infos), plan, sessions))}"
+
+
+def _ops(results: "Sequence[Result]", plan: "TimingPlan", console: "Console") -> "list[PerOp]":
+    """The operators of the models that ran somewhere."""
+    from latency.errors import Failed
+    from latency.per_op import profile_ops
+
+    found, models = [], {r.model.name: r.model for r in results if not r.error}
+    if models:
+        console.say("operators: shares on this computer's ONNX Runtime, in a session of its own that is not timed")
+    for model in models.values():
+        try:
+            found.append(profile_ops(model, plan))
+        except Failed as error:
+            console.warn(f"no operators of {model.name}: {error}")
+    return found
+
+
+def _write(report: "Report", out: Path | None, png: Path | None, console: "Console") -> None:
+    from latency.per_op import draw
+    from latency.profile_report import as_json
+
+    written = []
+    if out:
+        temporary = out.with_name(f".{out.name}.tmp")
+        temporary.write_bytes(as_json(report, with_samples=True) + b"\n")
+        temporary.replace(out)
+        written.append(str(out))
+    if png and report.ops:
+        draw(report.ops, png)
+        written.append(str(png))
+    if written:
+        console.say(f"wrote {' and '.join(written)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Timing named models on devices: in groups that take turns, with outputs checked, and failures kept beside what was measured."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from latency.compare import Comparison, compare
+from latency.console import Tick
+from latency.devices.base import Device
+from latency.errors import DeviceError, Failed
+from latency.measurement import Measurement
+from latency.model_files import NamedModel
+from latency.parity import Parity, check_outputs
+from latency.plan import TimingPlan
+
+__all__ = ["SESSIONS", "Result", "compared", "longest_s", "profile"]
+
+GROUP = 16  # models that take turns: all of them are in memory at once
+SESSIONS = 3  # of a comparison: one session's lay-out of memory can favour either model
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One model on one device: a measurement for each session, or the error instead."""
+
+    model: NamedModel
+    device: str
+    sessions: tuple[Measurement, ...] = ()
+    parity: Parity | None = None
+    error: str = ""
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """All sessions' rounds as one measurement."""
+        if not self.sessions:
+            return None
+        first, every = self.sessions[0], self.sessions
+        return msgspec.structs.replace(
+            first,
+            samples_ns=tuple(r for m in every for r in m.samples_ns),
+            cpu_ns=tuple(r for m in every for r in m.cpu_ns),
+            warmup_ns=sum(m.warmup_ns for m in every),
+        )
+
+    def problems(self) -> tuple[str, ...]:
+        """Reasons not to trust the figure, a sentence each."""
+        if self.measurement is None:
+            return (self.error,)
+        bad = {"different": "the outputs are not those of this computer", "failed": "the outputs could not be checked"}
+        found = [f"{bad[self.parity.status]}: {self.parity.text}"] if self.parity and self.parity.status in bad else []
+        return (*found, *self.measurement.problems())
+
+
+def profile(
+    models: Sequence[NamedModel], devices: Mapping[str, Device], plan: TimingPlan, *, sessions: int = 1, tick: Tick | None = None
+) -> list[Result]:
+    """A result for each model on each device, devices one after the other; ``tick`` is called with every finished group.
+
+    A model that a device cannot run, and a device that is lost, become results with an error: the rest is measured.
+    """
+    found: list[Result] = []
+    for spec, device in devices.items():
+        lost = ""
+        for group in _groups(models):
+            try:
+                results = [] if lost else _group(group, spec, device, plan, sessions)
+            except DeviceError as error:
+                results, lost = [], str(error)
+            found += results or [Result(model=m, device=spec, error=lost) for m in group]
+            if tick:
+                tick(f"{group[-1].name} on {spec}", advance=len(group))
+    return found
+
+
+def compared(results: Sequence[Result]) -> dict[str, Comparison]:
+    """For each device that measured both of two models, which is faster."""
+    pairs: dict[str, list[Result]] = {}
+    for result in results:
+        pairs.setdefault(result.device, []).append(result)
+    return {
+        device: compare(a.model.name, b.model.name, a.sessions, b.sessions)
+        for device, (a, b) in pairs.items()
+        if a.sessions and b.sessions
+    }  # fmt: skip
+
+
+def longest_s(models: int, devices: int, plan: TimingPlan, sessions: int) -> float:
+    """An upper estimate of the timing, without loading: what the plan allows each model."""
+    return models * devices * sessions * (plan.max_ms + 5 * plan.warmup_ms) / 1000
+
+
+def _groups(models: Sequence[NamedModel]) -> list[Sequence[NamedModel]]:
+    return [models[i : i + GROUP] for i in range(0, len(models), GROUP)]
+
+
+def _group(models: Sequence[NamedModel], spec: str, device: Device, plan: TimingPlan, sessions: int) -> list[Result]:
+    """Times the models in turns, ``sessions`` times, and checks the outputs of those that ran."""
+    taken: dict[str, list[Measurement]] = {m.name: [] for m in models}
+    errors: dict[str, str] = {}
+    for i in range(sessions):
+        able = [m for m in models if m.name not in errors]
+        # Every other session in reverse: neither model always comes after the other.
+        for model, outcome in _session(able[:: -1 if i % 2 else 1], device, plan):
+            if isinstance(outcome, Failed):
+                errors[model.name] = _reason(outcome, model)
+            else:
+                taken[model.name].append(outcome)
+    return [
+        Result(model=m, device=spec, error=errors[m.name])
+        if m.name in errors
+        else Result(model=m, device=spec, sessions=tuple(taken[m.name]), parity=check_outputs(device, m, plan))
+        for m in models
+    ]
+
+
+def _session(models: Sequence[NamedModel], device: Device, plan: TimingPlan) -> list[tuple[NamedModel, Measurement | Failed]]:
+    """Each model's measurement, all in one go; one that the device cannot run is left out of it, and the others begin again."""
+    left, failed = list(models), list[tuple[NamedModel, Measurement | Failed]]()
+    while left:
+        try:
+            return [*failed, *zip(left, device.time([m.model for m in left], plan), strict=True)]
+        except Failed as error:
+            if error.model_index is None:
+                raise
+            failed.append((left.pop(error.model_index), error))
+    return failed
+
+
+def _reason(error: Failed, model: NamedModel) -> str:
+    """The error's text, with the model's name in place of its number."""
+    text = str(error).replace(f"model {error.model_index}", model.name)
+    return text if model.name in text else f"{model.name}: {text}"

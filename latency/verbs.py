@@ -1,0 +1,29 @@
+"""What the verbs of this package share: errors become one line and an exit code, Ctrl-C becomes 130."""
+
+import sys
+from typing import Any
+
+import click
+
+__all__ = ["Exits"]
+
+
+class Exits(click.Command):
+    """A click command whose ``NasError`` prints as one line (exit code of its class), without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # Any: click's own signature
+        """Runs the command; see the class."""
+        from search_spaces.errors import NasError
+
+        try:
+            return super().invoke(ctx)
+        except NasError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except OSError as error:
+            place = f": {error.filename}" if error.filename else ""
+            click.echo(f"error: {error.strerror or error}{place}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(130)

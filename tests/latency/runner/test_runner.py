@@ -1,0 +1,173 @@
+"""The program itself, run as a device runs it."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from latency import QUICK, TimingPlan
+from latency.measurement import half_width
+from latency.runner import program_for
+from latency.runner.job import JobModel, RunnerResult, decode, encode
+from latency.runtime import RuntimeLibrary, installed
+from tests.latency.models import conv_net
+
+LIBRARY = installed()
+PROGRAM = program_for(LIBRARY.libc, LIBRARY.machine) if LIBRARY else None
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no runner and runtime library for this computer")
+
+PLAN = TimingPlan(warmup_runs=1, warmup_ms=0, min_rounds=4, min_samples=8, min_ms=0, max_ms=50, half_width=0.5)
+LIMIT_S = 200  # far more than a busy computer needs
+NET = conv_net().SerializeToString()
+
+
+@pytest.fixture
+def library() -> RuntimeLibrary:
+    assert LIBRARY
+    return LIBRARY
+
+
+def ran(*words: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([str(PROGRAM), *map(str, words)], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
+def timed(folder: Path, library: RuntimeLibrary, plan: TimingPlan, *models: bytes) -> RunnerResult:
+    job = encode(str(library.path), [JobModel(data=m) for m in models], plan)
+    (folder / "job").write_bytes(job)
+    done = ran("run", folder / "job", hashlib.sha256(job).hexdigest(), folder / "result", str(LIMIT_S))
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    return decode((folder / "result").read_bytes())[0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 55, 56, 63, 64, 65, 119, 120, 100_000])
+def test_a_file_is_kept_under_its_name_if_its_hash_is_right(tmp_path: Path, count: int) -> None:
+    data = bytes(i * 7 % 256 for i in range(count))
+    (tmp_path / "part").write_bytes(data)
+    assert ran("keep", tmp_path / "part", tmp_path / "whole", hashlib.sha256(data).hexdigest()).stdout == "kept\n"
+    assert (tmp_path / "whole").read_bytes() == data
+    assert not (tmp_path / "part").exists()
+
+
+def test_a_damaged_file_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"abc")
+    said = ran("keep", tmp_path / "part", tmp_path / "whole", "0" * 64).stdout
+    assert said == f"damaged {hashlib.sha256(b'abc').hexdigest()}\n"
+    assert not (tmp_path / "whole").exists()
+
+
+def test_sizes_of_files_are_told_and_minus_one_of_those_that_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "five").write_bytes(b"12345")
+    assert ran("size", tmp_path / "five", tmp_path / "none").stdout == f"5 {tmp_path}/five\n-1 {tmp_path}/none\nend\n"
+
+
+@pytest.mark.parametrize("words", [(), ("nonsense",), ("run", "job"), ("keep", "a", "b")])
+def test_other_words_get_the_usage_and_code_2(words: tuple[str, ...]) -> None:
+    done = ran(*words)
+    assert done.returncode == 2
+    assert "runner run JOB SHA256 RESULT SECONDS" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        (b"", "has no data"),
+        (b"runner-job 2\ndata\n", "not a job of this runner"),
+        (b"runner-job 1\nfoo 1\ndata\n", "does not know: 'foo'"),
+        (b"runner-job 1\nthreads x\ndata\n", "threads is no number"),
+        (b"runner-job 1\nthreads 1\ndata\n", "incomplete"),
+        (b"runner-job 1\nmodel 10\ndata\nshort", "ends before its models do"),
+        (b"runner-job 1\ninput 10 x\ndata\n", "malformed"),
+    ],
+)
+def test_malformed_jobs_are_refused_with_their_reason(tmp_path: Path, job: bytes, reason: str) -> None:
+    (tmp_path / "job").write_bytes(job)
+    done = ran("run", tmp_path / "job", hashlib.sha256(job).hexdigest(), tmp_path / "result", str(LIMIT_S))
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_job_that_arrived_damaged_is_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "job").write_bytes(b"runner-job 1\n")
+    done = ran("run", tmp_path / "job", "0" * 64, tmp_path / "result", str(LIMIT_S))
+    assert "is damaged" in done.stderr
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_result_that_cannot_be_written_is_said_with_its_reason(tmp_path: Path, library: RuntimeLibrary) -> None:
+    job = encode(str(library.path), [], PLAN)
+    (tmp_path / "job").write_bytes(job)
+    done = ran("run", tmp_path / "job", hashlib.sha256(job).hexdigest(), tmp_path / "nowhere" / "result", str(LIMIT_S))
+    assert done.returncode == 2
+    assert "No such file or directory" in done.stderr
+
+
+def test_models_take_turns_in_rounds_of_equal_number_until_they_are_done(tmp_path: Path, library: RuntimeLibrary) -> None:
+    plan = msgspec.structs.replace(PLAN, min_rounds=7, half_width=0.999)
+    small, large = timed(tmp_path, library, plan, NET, conv_net(ch=16).SerializeToString()).models
+    assert min(len(small.samples_ns), len(large.samples_ns)) >= 7
+    for model in (small, large):
+        assert len({len(block) for block in model.samples_ns}) == 1
+        assert [len(block) for block in model.cpu_ns] == [len(block) for block in model.samples_ns]
+
+
+def test_timing_stops_where_the_python_interval_is_narrow_enough_too(tmp_path: Path, library: RuntimeLibrary) -> None:
+    # Both bootstrap 1000 times with other draws. Where noise lets it run into a limit there is nothing to compare.
+    plan = msgspec.structs.replace(QUICK, half_width=0.2, max_samples=10**6, max_ms=5000)
+    (model,) = timed(tmp_path, library, plan, conv_net(ch=16, depth=3).SerializeToString()).models
+    spent_ms = sum(map(sum, model.samples_ns)) / 1e6
+    assert half_width(model.samples_ns, model.cpu_ns) <= 0.2 * 1.5 or spent_ms >= plan.max_ms
+
+
+def test_every_models_problem_is_told_and_nothing_is_timed(tmp_path: Path, library: RuntimeLibrary) -> None:
+    good, bad, open_height = timed(tmp_path, library, PLAN, NET, b"garbage", conv_net(height="H").SerializeToString()).models
+    assert (good.stage, good.samples_ns) == ("", ())
+    assert (bad.stage, open_height.stage) == ("load", "input")
+    assert open_height.problem == "only the batch may be open, and input 'x' has shape [1, 4, 'H', 8]"
+
+
+def test_a_library_that_is_none_is_refused_by_the_loaders_reason(tmp_path: Path, library: RuntimeLibrary) -> None:
+    text = tmp_path / "lib.so"
+    text.write_text("no library")
+    result = timed(tmp_path, msgspec.structs.replace(library, path=text), PLAN, NET)
+    assert result.refused == "library"
+    assert str(text) in result.problem
+
+
+def test_the_runtimes_version_is_the_one_read_from_the_file(tmp_path: Path, library: RuntimeLibrary) -> None:
+    assert timed(tmp_path, library, PLAN, NET).runtime == library.version
+
+
+def test_a_crash_names_the_model_at_work(tmp_path: Path, library: RuntimeLibrary) -> None:
+    with long_run(tmp_path, library) as process:
+        deadline = time.monotonic() + LIMIT_S
+        while cpu_s(process) < 0.6 and time.monotonic() < deadline:  # loading takes a third of that
+            time.sleep(0.02)
+        process.send_signal(signal.SIGSEGV)
+        _, said = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 70
+    assert "crashed at model 0 by signal 11" in said
+
+
+def test_a_runner_ends_by_itself_when_its_time_is_up(tmp_path: Path, library: RuntimeLibrary) -> None:
+    with long_run(tmp_path, library, limit_s=1) as process:
+        process.communicate(timeout=LIMIT_S)
+    assert process.returncode == -signal.SIGALRM
+
+
+def long_run(folder: Path, library: RuntimeLibrary, *, limit_s: int = LIMIT_S) -> "subprocess.Popen[str]":
+    """A runner that is warming up its only model, and goes on until it is ended."""
+    job = encode(str(library.path), [JobModel(data=NET)], msgspec.structs.replace(PLAN, warmup_ms=1e6, warmup_runs=10))
+    (folder / "job").write_bytes(job)
+    words = [str(PROGRAM), "run", str(folder / "job"), hashlib.sha256(job).hexdigest(), str(folder / "result"), str(limit_s)]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+
+
+def cpu_s(process: "subprocess.Popen[str]") -> float:
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
