@@ -46,7 +46,10 @@ def work(data: bytes, model_index: int = 0) -> Work:
         written = sum(math.prod(shapes.get(name, ())) for name in node.output)
         elements += written
         if node.op_type in HEAVY:
-            macs += written * _reduced(node, shapes)
+            try:
+                macs += written * _reduced(node, shapes)
+            except KeyError as error:
+                raise Failed(f"model {model_index}: the shape of {error} is not known", model_index=model_index) from error
     return Work(nodes=len(graph.node), macs=macs, elements=elements)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latency.errors import Failed
+from latency.ort import onnxruntime_module
 from latency.plan import TimingPlan
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ def open_session(model: Path | bytes, plan: TimingPlan, *, name: str, profile_pr
     Raises:
         Failed: ONNX Runtime refuses the model.
     """
-    import onnxruntime
-
+    onnxruntime = onnxruntime_module()
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = plan.threads, 1

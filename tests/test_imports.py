@@ -24,14 +24,17 @@ ONLY_IN = {  # a module, and the only files (or folders, ending in /) that may i
     "optuna": ("nas/search.py", "nas/proposals.py", "nas/samplers/", "nas/executors/"),
     "ray": ("nas/executors/ray.py", "nas/executors/tune.py"),
     "rich": ("latency/console.py",),
-    "click": (*sorted(VERBS), "nas/verbs.py"),
+    "click": (*sorted(VERBS), "nas/verbs.py", "latency/verbs.py", "latency/devices/__main__.py"),
 }
 MENUS = {  # a folder, its dict, and files that are no entry: why
     "search_spaces": ("SPACES", {
         "architecture": "the value", "baselines": "has its own dict", "corners": "of space", "encode": "of space", "errors": "errors",
         "size": "of space", "space": "the type", "stage": "a row", "table": "reads TOML", "demo": "no space",
     }),
-    "latency/devices": ("DEVICES", {"base": "the protocol", "__main__": "lists them"}),
+    "latency/devices": ("DEVICES", {
+        "base": "the protocol", "__main__": "lists them", "listing": "lists them", "adb": "of android", "facts": "of ssh and android",
+        "remote": "of both", "remote_device": "of both", "remote_shell": "of both", "runner_device": "of all three", "transport": "of all",
+    }),
     "nas/tasks": ("DATASETS", {"task": "the type", "dataset": "shared rules", "downloads": "three entries", "classify": "in TASKS"}),
     "nas/samplers": ("SAMPLERS", {}),
     "nas/executors": ("EXECUTORS", {"tune": "the parts that Ray Tune wants of ray.py"}),

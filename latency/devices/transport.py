@@ -1,5 +1,6 @@
 """The way to a device: a place where files can be put and commands run."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -96,6 +97,7 @@ class LocalTransport:
         try:
             with subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                env={"ORT_DISABLE_TELEMETRY": "1", **os.environ},
             ) as process:  # fmt: skip
                 return _finish(process, timeout_s)
         except OSError as error:

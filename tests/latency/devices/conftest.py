@@ -18,10 +18,10 @@ REAL = {"shared_board", "own_board", "shared_phone", "own_phone"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on a real sshd or adbd are slow on a computer that has other work."""
+    """Tests on a real sshd or adbd want programs of the system's, and root for the phone: run them with ``pytest -m device``."""
     for item in items:
         if REAL & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.device)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ PLAN = TimingPlan(warmup_runs=1, warmup_ms=0, min_rounds=3, min_samples=6, min_m
 
 # Where a device must be there first: the fixture that makes one, or skips.
 MADE = {"ssh": "board_device", "android": "phone_device"}
-PARAMS = [*(pytest.param(spec, marks=pytest.mark.slow) if spec in MADE else spec for spec in DEVICES), RUNNER]
+PARAMS = [*(pytest.param(spec, marks=pytest.mark.device) if spec in MADE else spec for spec in DEVICES), RUNNER]
 
 
 @pytest.fixture(params=PARAMS)
