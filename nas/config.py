@@ -16,6 +16,7 @@ __all__ = ["RESUMABLE", "RunConfig", "config_from_file", "parse_duration_s"]
 
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
+FILE_ONLY = frozenset({"round_size", "overlap", "recipe"})
 RESUMABLE = frozenset({"trials", "budget_s", "workers", "executor", "ray_address"})
 """Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched."""
 
@@ -137,4 +138,6 @@ def _with_hint(message: str) -> str:
 
 
 def _flag(field: str) -> str:
+    if field in FILE_ONLY:
+        return f"{field} (in a config file)"
     return "--budget" if field == "budget_s" else "--" + field.replace("_", "-")

@@ -98,6 +98,21 @@ def _with_latencies(rows: "list[Candidate]", run: Path) -> "list[Candidate]":
     return [r if r.latency else msgspec.structs.replace(r, latency=known.get(r.id)) for r in rows]
 
 
+def _conditions(run: Path) -> dict[str, Any]:  # Any: JSON
+    """On what and how the run's latencies were measured, batch 1; a candidate of the search alone under ``search_timing_plan``."""
+    known = {name: _json_of(run / name) for name in ("manifest.json", "environment.json")}
+    device = known["environment.json"].get("device")
+    plans = {"timing_plan": known["manifest.json"].get("timing_plan"), "search_timing_plan": known["environment.json"].get("timing_plan")}
+    return {"latency_batch": 1, "device": device, **plans}
+
+
+def _json_of(path: Path) -> dict[str, Any]:  # Any: JSON
+    """The parsed JSON file; {} where there is none."""
+    import msgspec
+
+    return dict(msgspec.json.decode(path.read_bytes())) if path.exists() else {}
+
+
 def _check(network: Any, model: bytes, task: "Task", name: str, batch: int) -> None:  # Any: the torch module
     import numpy as np
     import torch
@@ -116,7 +131,9 @@ def _check(network: Any, model: bytes, task: "Task", name: str, batch: int) -> N
 
 
 def _preprocess(task: "Task") -> dict[str, Any]:  # Any: JSON
-    return {"how": task.preprocess, "mean": list(task.mean), "std": list(task.std)}
+    scale = 1 / 255 if task.train.x.dtype.name == "uint8" else 1.0
+    formula = "input[c] = (image[c] * scale - mean[c]) / std[c]"
+    return {"image": task.preprocess, "formula": formula, "scale": scale, "mean": list(task.mean), "std": list(task.std)}
 
 
 def _metadata(row: "Candidate", task: "Task") -> dict[str, str]:
@@ -147,6 +164,7 @@ def main(run: Path, ids: tuple[str, ...], out: Path | None, batch: str) -> None:
     from latency.console import open_console
     from nas.errors import InvalidConfig
     from nas.jobs import open_config_task
+    from nas.outputs import refuse_other_data
     from nas.store import load_run
 
     if batch != "any" and not (batch.isdigit() and int(batch) > 0):
@@ -154,12 +172,13 @@ def main(run: Path, ids: tuple[str, ...], out: Path | None, batch: str) -> None:
     console, found, images = open_console(), load_run(run), None if batch == "any" else int(batch)
     rows, folder = _with_latencies(chosen(found, ids), run), out or run / "export"
     task = open_config_task(found.config)
+    refuse_other_data(run, task)
     files = []
     for row in rows:
         files.append(export(row, run / row.weights, folder, task, batch=images))
         what = f"{row.baseline or row.id}, valid {row.score:.4f} after {row.epochs} epochs"
         console.result(f"{files[-1]}  {what}, equal to torch within {TOLERANCE:g} of the largest output")
-    manifest = write_manifest(rows, files, folder / "manifest.json", task, {}, batch=images)
+    manifest = write_manifest(rows, files, folder / "manifest.json", task, _conditions(run), batch=images)
     console.say(f"wrote {len(rows)} models and {manifest}, which says how to feed them")
 
 

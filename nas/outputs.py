@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FRONT_COLUMNS", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines", "non_dominated",
-    "refuse_changed", "refuse_other_device", "show", "write_front",
+    "refuse_changed", "refuse_other_data", "refuse_other_device", "show", "write_front",
 ]
 
 FRONT_COLUMNS = (
@@ -82,6 +82,18 @@ def refuse_changed(out: Path, task: Task, space: SearchSpace) -> None:
     for what, name, sha256 in (("data", task.data, task.data_sha256), ("space", space.name, _space_sha256(space))):
         if noted.get(what, {}).get("sha256", sha256) != sha256:
             raise RunConflict(f"--out {out} was begun with another content of the {what} {name}, changed since; name another --out")
+
+
+def refuse_other_data(out: Path, task: Task) -> None:
+    """Refuses to export a run with other data than it was trained on: mean, std and classes would be those of the new.
+
+    Raises:
+        RunConflict: the hash in ``environment.json`` is not this one.
+    """
+    path = out / "environment.json"
+    noted = msgspec.json.decode(path.read_bytes()).get("data", {}) if path.exists() else {}
+    if noted.get("sha256", task.data_sha256) != task.data_sha256:
+        raise RunConflict(f"{out} was trained on another content of the data {task.data}, changed since: put that back to export from it")
 
 
 def refuse_other_device(out: Path, device: DeviceInfo) -> None:

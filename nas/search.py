@@ -29,7 +29,7 @@ FLAGS = (
     click.option("--epochs", type=int, help="Epochs of each candidate.  [5]"),
     click.option("--final-epochs", type=int, help="Epochs of the front and the baselines.  [30]"),
     click.option("--trials", type=int, help="Candidates to train.  [100]"),
-    click.option("--budget", help="Wall time for everything, e.g. 10m; stops the search in time for the rest."),
+    click.option("--budget", help="Wall time from this start, e.g. 10m; the search ends in time for the rest."),
     click.option("--front-size", type=int, help="Members of the front that are trained in full.  [8]"),
     click.option("--baseline", "baselines", multiple=True, help="A baseline family; may be given again.  [six of them]"),
     click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [2]"),

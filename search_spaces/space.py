@@ -1,7 +1,7 @@
 """A search space: a table of stages that turns picks into architectures, at any width multiplier and input size."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -11,7 +11,7 @@ from search_spaces.corners import corner
 from search_spaces.encode import encode_stages
 from search_spaces.errors import InvalidArchitecture, InvalidSpace, UnknownName
 from search_spaces.size import SpaceSize, count_distinct
-from search_spaces.stage import Pick, Picks, PlacedStage, SeRule, Stage, scaled
+from search_spaces.stage import MAX_CH, MAX_KERNEL, Pick, Picks, PlacedStage, SeRule, Stage, scaled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +33,10 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     scale: Literal["always", "up", "fixed"] = "always"
 
     def __post_init__(self) -> None:
-        if self.out_ch < 1 or self.kernel < 1 or self.kernel % 2 == 0:
-            raise InvalidSpace(f"out_ch must be at least 1 and kernel odd, got out_ch {self.out_ch}, kernel {self.kernel}")
+        if not 1 <= self.out_ch <= MAX_CH:
+            raise InvalidSpace(f"out_ch: {self.out_ch} is not allowed (allowed: a whole number from 1 to {MAX_CH})")
+        if not 1 <= self.kernel <= MAX_KERNEL or self.kernel % 2 == 0:
+            raise InvalidSpace(f"kernel: {self.kernel} is not allowed (allowed: an odd whole number from 1 to {MAX_KERNEL})")
 
     def at(self, width_mult: float) -> int:
         """Channels at a width multiplier."""
@@ -67,7 +69,7 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         names = [stage.name for stage in self.stages]
         rules = {
             "stages: at least one is needed": bool(names),
-            f"stages: every name must be its own, got {', '.join(names)}": len(set(names)) == len(names),
+            f"stages: name: every row's must be its own, and {_repeated(names)} repeat one": len(set(names)) == len(names),
             f"stages: at most {MAX_BLOCKS} blocks in all": sum(s.max_depth for s in self.stages) <= MAX_BLOCKS,
             "head: kernel must be 1": self.head is None or self.head.kernel == 1,
             f"width must be a number above 0, got {self.width_mult}": math.isfinite(self.width_mult) and self.width_mult > 0,
@@ -186,6 +188,11 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.head is None or head.kind != "classify" or head.width_ch:
             return head
         return msgspec.structs.replace(head, width_ch=self.head.at(self.width_mult), act=self.head.act)
+
+
+def _repeated(names: Sequence[str]) -> str:
+    """The rows (from 1) whose name an earlier row has."""
+    return ", ".join(f"row {i} ({name!r})" for i, name in enumerate(names, 1) if name in names[: i - 1]) or "none"
 
 
 def _nameless(block: Block) -> Block:

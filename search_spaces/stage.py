@@ -1,7 +1,6 @@
 """One row of a search space's table: what a stage of equal-resolution blocks may be, and the blocks that a pick makes of it."""
 
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -11,7 +10,10 @@ import msgspec
 from search_spaces.architecture import Act, Block, Op, Skip, make_divisible
 from search_spaces.errors import InvalidSpace
 
-__all__ = ["ALLOWED", "BY_BLOCK", "MENUS", "Layer", "Pick", "Picks", "PlacedStage", "SeRule", "Stage", "layers", "scaled", "split_op"]
+__all__ = [
+    "ALLOWED", "BY_BLOCK", "MAX_CH", "MAX_KERNEL", "MENUS", "Layer", "Pick", "Picks", "PlacedStage", "SeRule", "Stage", "layers",
+    "scaled", "split_op",
+]  # fmt: skip
 
 Pick = str | int | float
 Picks = Mapping[str, Pick]
@@ -20,20 +22,21 @@ SeRule = Literal["mnasnet", "mobilenetv3"]
 MENUS = ("op", "expand", "kernel", "se", "skip", "act", "width", "depths")
 BY_BLOCK = ("op", "expand", "kernel", "se", "act")
 MAX_DEPTH = 64
+MAX_CH, MAX_KERNEL, MAX_RATIO = 65_536, 99, 1000.0
 _OP = re.compile(r"conv|sepconv|mbconv(?P<ratio>\d+(\.\d+)?)?")
 
 ALLOWED = {
     "name": "letters, digits, _ and -",
-    "out_ch": "a whole number of at least 1",
+    "out_ch": f"a whole number from 1 to {MAX_CH}",
     "depth": f"a whole number from 1 to {MAX_DEPTH}",
     "stride": "1 or 2",
-    "op": "conv, sepconv, mbconv (with an expand menu) or mbconv and its ratio, such as mbconv6 or mbconv2.5",
-    "expand": "numbers above 0, in a row whose op menu has plain mbconv",
-    "kernel": "odd whole numbers of at least 1",
+    "op": f"conv, sepconv, mbconv (with an expand menu) or mbconv and its ratio up to {MAX_RATIO:g}, such as mbconv6 or mbconv2.5",
+    "expand": f"numbers above 0 and up to {MAX_RATIO:g}, in a row whose op menu has plain mbconv",
+    "kernel": f"odd whole numbers from 1 to {MAX_KERNEL}",
     "se": "numbers from 0 (no SE) to 1",
     "skip": "pool, identity, none",
     "act": "relu, relu6, hswish, swish, none",
-    "width": "numbers above 0",
+    "width": f"numbers above 0 and up to {MAX_RATIO:g}",
     "depths": f"whole numbers from -{MAX_DEPTH} to {MAX_DEPTH}, added to depth",
     "vary": "stage or block",
 }
@@ -66,7 +69,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         for field, value in _broken(self):
-            raise InvalidSpace(f"stage {self.name!r}: {field}: {value!r} is not allowed (allowed: {ALLOWED[field]})")
+            rule = "a menu has at least one entry and no entry twice" if isinstance(value, list) and field != "expand" else ALLOWED[field]
+            raise InvalidSpace(f"stage {self.name!r}: {field}: {value!r} is not allowed (allowed: {rule})")
 
     @property
     def max_depth(self) -> int:
@@ -192,22 +196,22 @@ def split_op(token: str) -> tuple[Op, float]:
 
 def _is_op(token: str) -> bool:
     found = _OP.fullmatch(token)
-    return found is not None and (not found["ratio"] or float(found["ratio"]) > 0)
+    return found is not None and (not found["ratio"] or _is_ratio(float(found["ratio"])))
 
 
-def _is_positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+def _is_ratio(value: float) -> bool:
+    return 0 < value <= MAX_RATIO
 
 
 _HOLDS: dict[str, Callable[[Any], bool]] = {  # Any: each rule reads its own field's type
     "name": lambda name: bool(re.fullmatch(r"[\w-]+", name)),
-    "out_ch": lambda ch: ch >= 1,
+    "out_ch": lambda ch: 1 <= ch <= MAX_CH,
     "depth": lambda depth: 1 <= depth <= MAX_DEPTH,
     "op": _is_op,
-    "expand": _is_positive,
-    "kernel": lambda kernel: kernel >= 1 and kernel % 2 == 1,
+    "expand": _is_ratio,
+    "kernel": lambda kernel: 1 <= kernel <= MAX_KERNEL and kernel % 2 == 1,
     "se": lambda ratio: 0 <= ratio <= 1,
-    "width": _is_positive,
+    "width": _is_ratio,
     "depths": lambda delta: abs(delta) <= MAX_DEPTH,
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 from nas.config import RunConfig
 from nas.errors import Stopped
 from nas.jobs import Job, JobSource, Outcome, open_config_task, run_job
+from nas.tasks.task import Task
 
 __all__ = ["execute", "run_jobs"]
 
@@ -53,10 +54,16 @@ def _open_worker(config: RunConfig, cpus: tuple[int, ...], folder: str) -> Calla
     import torch
 
     torch.set_num_threads(1)
-    os.chdir(folder)  # Tune moves workers to a folder of theirs; the data's path may be relative to the user's
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
-    return partial(run_job, task=open_config_task(config))
+    os.chdir(folder)
+    return partial(_run_in, folder, task=open_config_task(config))
+
+
+def _run_in(folder: str, job: Job, task: Task) -> Outcome:
+    """Runs a job in the user's folder: Tune moves a worker to another at every trial, and the data's path may be relative."""
+    os.chdir(folder)
+    return run_job(job, task)
 
 
 @contextmanager

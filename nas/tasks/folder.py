@@ -60,7 +60,7 @@ def dataset(classes: tuple[str, ...], found: Mapping[str, Files], request: Reque
     return Dataset(
         classes=classes, train=_decoded(splits["train"], size), valid=_decoded(splits["valid"], size),
         test=functools.partial(_decoded, splits["test"], size), notes=notes,
-        preprocess=f"RGB 0..255, short side resized to {size}, centre square",
+        preprocess=f"RGB 0..255, upright by EXIF, centre square, resized to {size}x{size} (Pillow ImageOps.fit, bicubic)",
     )  # fmt: skip
 
 
@@ -84,6 +84,9 @@ def _split_folders(top: Path) -> dict[str, Path]:
     children = _folders(top)
     if not children:
         raise InvalidData(f"folder: {top} has no sub-folders; it needs one per class, or train and test folders of such")
+    splits = {SPLITS[child.name.lower()] for child in children if child.name.lower() in SPLITS}
+    if "train" in splits and len(splits) > 1 and (odd := [c.name for c in children if c.name.lower() not in SPLITS]):
+        raise InvalidData(f"folder: {top} holds splits and also {', '.join(map(repr, odd[:5]))}, which is none: move it out of there")
     if not all(child.name.lower() in SPLITS for child in children):
         return {"train": top}
     named = {SPLITS[child.name.lower()]: child for child in children}

@@ -23,7 +23,7 @@ def load(request: Request) -> Dataset:
     """The file's arrays; without x_valid a seeded, stratified tenth of the training images is split off.
 
     Images are (N, H, W, C), (N, H, W) grey, or (N, C, H, W), which is recognised by axis 1 being the shortest; labels are
-    (N,), (N, 1) or one-hot (N, K). Test labels are checked at once, test pixels (beyond shape and type) when they are loaded.
+    (N,), (N, 1) or one-hot (N, K). Test labels are checked at once, and float test pixels for NaN; none are kept before they are asked for.
 
     Raises:
         InvalidData: the file is no npz, an array is missing, counts differ, pixels are not finite, labels are not 0 to n-1.
@@ -41,6 +41,8 @@ def load(request: Request) -> Dataset:
         parts["train"], parts["valid"] = _halves(path, train, request.seed)
     test_y = _labels(path, "y_test", classes)
     _check_counts(path, "test", _shape(path, "x_test"), len(test_y), train.x.shape)
+    if train.x.dtype == np.float32:
+        _pixels(path, "x_test")  # for its NaN check alone: said now, and not after all the training
     size = train.x.shape[1]
     request.refuse_size((size,))
     return Dataset(
@@ -54,6 +56,8 @@ def _test(path: Path, y: Index) -> Images:
 
 
 def _keys(path: Path) -> set[str]:
+    if path.is_dir():
+        raise InvalidData(f"npz: {path} is a folder; to read it say folder:{path}")
     if not path.is_file():
         raise InvalidData(f"npz: there is no file {path}")
     try:
@@ -100,7 +104,7 @@ def _layout(path: Path, key: str, shape: tuple[int, ...]) -> tuple[tuple[int, ..
 
 def _check_type(path: Path, key: str, dtype: np.dtype[Any]) -> None:  # Any: the file's own type
     if dtype.kind not in "buif":
-        raise InvalidData(f"npz: {key} in {path} must hold numbers, got type {dtype}")
+        raise InvalidData(f"npz: {key} in {path} must hold numbers, got type {dtype}; np.unique(y, return_inverse=True)[1] numbers names")
 
 
 def _pixels(path: Path, key: str) -> Array:

@@ -148,3 +148,26 @@ def test_exported_front_carries_the_latencies_that_the_run_measured(finished: Pa
     front = load_run(finished).front.set_index("id")["latency_p50_ms"]
     entries = json.loads((tmp_path / "out" / "manifest.json").read_text())["models"]
     assert {e["id"]: round(e["latency"]["p50_ms"], 5) for e in entries} == dict(front)
+
+
+def test_manifest_alone_says_how_to_feed_a_model(finished: Path) -> None:
+    manifest = json.loads((finished / "manifest.json").read_text())
+    how, run = manifest["input"]["preprocess"], load_run(finished)
+    with np.load(run.config.data.removeprefix("npz:")) as file:
+        image = file["x_train"][:4].astype(np.float64)
+    mean, std = np.array(how["mean"]), np.array(how["std"])
+    fed = ((image * how["scale"] - mean) / std).transpose(0, 3, 1, 2)
+    task = open_config_task(run.config)
+    ours = task.normaliser()(torch.from_numpy(image.astype(np.uint8)).permute(0, 3, 1, 2)).numpy()
+    assert np.abs(fed - ours).max() < 1e-5
+
+
+def test_data_that_changed_since_the_run_is_not_exported_with(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    facts = json.loads((out / "environment.json").read_text())
+    facts["data"]["sha256"] = "0" * 64
+    (out / "environment.json").write_text(json.dumps(facts))
+    done = exported(out)
+    assert done.exit_code == 2
+    assert "changed since" in done.stderr

@@ -185,7 +185,7 @@ def test_input_must_be_positive(input_chw: tuple[int, int, int]) -> None:
 
 
 def test_stage_names_must_differ() -> None:
-    with pytest.raises(InvalidSpace, match="every name must be its own, got a, a"):
+    with pytest.raises(InvalidSpace, match=r"every row's must be its own, and row 2 \('a'\) repeat"):
         SearchSpace(name="x", stem=SPACE.stem, stages=(SPACE.stages[0], SPACE.stages[0]))
 
 

@@ -3,11 +3,19 @@
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from nas.executors.ray import QUIET, run_jobs
+from nas.config import RunConfig
+from nas.executors.ray import QUIET, execute, run_jobs
+from nas.recipe import Recipe
+from search_spaces import Architecture, Block, Head
 from tests.nas.executors.sources import Listed, open_broken, open_killed, open_obedient
+from tests.nas.tasks.samples import write_npz
+
+CLASSIFIER = Architecture(input_chw=(3, 8, 8), blocks=(Block(op="conv", in_ch=3, out_ch=8),), head=Head(outputs=3))
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,3 +89,17 @@ def test_no_jobs_are_no_trouble() -> None:
     source = Listed([])
     run_jobs(source, open_obedient, workers=2)
     assert source.outcomes == {}
+
+
+def test_every_job_runs_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_npz(tmp_path / "small.npz", train=40, test=20)
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(data="npz:small.npz", recipe=Recipe(batch=16, crop_pixels=0))
+    source = Listed(["a", "b", "c"])
+    recipe = Recipe(epochs=1, batch=16)
+    source.left[:] = [
+        msgspec.structs.replace(job, arch=CLASSIFIER, recipe=recipe, weights=str(tmp_path / job.key), test=True) for job in source.left
+    ]
+    execute(source, config, workers=1)
+    assert [o.error for o in source.outcomes.values()] == ["", "", ""]
+    assert all(o.test_score is not None for o in source.outcomes.values())

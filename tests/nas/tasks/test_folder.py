@@ -167,3 +167,10 @@ def test_split_folders_without_train_are_refused(tmp_path: Path) -> None:
     write_classes(tmp_path / "test", 12, seed=0)
     with pytest.raises(InvalidData, match="needs one train folder"):
         opened(tmp_path)
+
+
+def test_split_folders_beside_another_folder_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "test", "unlabeled"):
+        (tmp_path / split / "a").mkdir(parents=True)
+    with pytest.raises(InvalidData, match="holds splits and also 'unlabeled'"):
+        open_task("classify", f"folder:{tmp_path}")

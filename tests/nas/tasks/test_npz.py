@@ -162,3 +162,12 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
 def test_image_size_other_than_the_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="image_size must be 16"):
         open_task("classify", save(tmp_path), image_size=32)
+
+
+def test_nan_in_the_test_images_is_said_when_the_file_is_opened(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((40, 8, 8, 3)).astype(np.float32)
+    y, broken = np.arange(40) % 2, x.copy()
+    broken[3] = np.nan
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=broken, y_test=y)
+    with pytest.raises(InvalidData, match=r"x_test in .* holds NaN or infinity in image 3"):
+        open_task("classify", f"npz:{tmp_path / 'a.npz'}")
