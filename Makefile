@@ -14,8 +14,8 @@ setup: .venv/ready
 	touch $@
 
 search: setup
-	$(BIN)/python -m nas.search --space tiny --data photos --train-images 4000 --trials 24 --epochs 2 --final-epochs 5 \
-		--front-size 4 --baseline-widths 1 --baseline mobilenet_v3_small_minimal --baseline mobilenet_v3_small \
+	$(BIN)/python -m nas.search --space tiny --data photos --train-images 2500 --trials 24 --epochs 2 --final-epochs 5 \
+		--front-size 3 --baseline-widths 1 --baseline mobilenet_v3_small_minimal --baseline mobilenet_v3_small \
 		--baseline mnasnet_small --out results/demo
 
 lint: setup
