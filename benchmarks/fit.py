@@ -1,6 +1,6 @@
 """How much slower is ``nas.train.fit`` than a bare hand-written PyTorch loop? Side by side, in turns, in one run.
 
-python benchmarks/fit.py [--steps 40] [--rounds 7] [--batch 64] [--threads 1] [--out benchmarks]
+python benchmarks/fit.py [--steps 20] [--rounds 7] [--batch 64] [--threads 1] [--out benchmarks]
 
 The bare loops do the same arithmetic for the network: same images, batch, network, memory layout, normalisation, smoothed cross
 entropy and SGD with Nesterov momentum, and no schedule, moving average, gradient clipping or divergence check. ``cropped`` also makes
@@ -40,7 +40,7 @@ Loop = Callable[[nn.Module, Task, int, int], float]
 def main() -> None:
     """Time both loops on each network and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("steps", 40), ("rounds", 7), ("batch", 64), ("threads", 1)):
+    for name, value in (("steps", 20), ("rounds", 7), ("batch", 64), ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()

@@ -1,11 +1,32 @@
-"""How long a network takes on a device: measurements with their conditions and reasons to doubt them."""
+"""How long a network takes on a device: measurements with their conditions and reasons to doubt them.
 
-from latency.devices import DEVICES, Device, open_device
-from latency.errors import DeviceError, Failed, InvalidDevice, InvalidPlan, InvalidRuntime, Unreachable
-from latency.measurement import DeviceInfo, Measurement
-from latency.plan import FINAL, QUICK, TimingPlan
+The names are imported when they are first asked for, so that ``--help`` of a verb does not wait for the devices.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latency.devices import DEVICES, Device, open_device
+    from latency.errors import DeviceError, Failed, InvalidDevice, InvalidPlan, InvalidRuntime, Unreachable
+    from latency.measurement import DeviceInfo, Measurement
+    from latency.plan import FINAL, QUICK, TimingPlan
 
 __all__ = [
     "DEVICES", "Device", "DeviceError", "DeviceInfo", "FINAL", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Measurement",
     "QUICK", "TimingPlan", "Unreachable", "open_device",
 ]  # fmt: skip
+
+_HOMES = {
+    "latency.devices": {"DEVICES", "Device", "open_device"},
+    "latency.errors": {"DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Unreachable"},
+    "latency.measurement": {"DeviceInfo", "Measurement"},
+    "latency.plan": {"FINAL", "QUICK", "TimingPlan"},
+}
+
+
+def __getattr__(name: str) -> Any:  # Any: whichever of the names above
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

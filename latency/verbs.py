@@ -1,4 +1,4 @@
-"""What the verbs of this package share: errors become one line and an exit code, Ctrl-C becomes 130."""
+"""What all verbs share: errors become one line and an exit code, Ctrl-C becomes 130."""
 
 import sys
 from typing import Any
@@ -10,6 +10,8 @@ __all__ = ["Exits"]
 
 class Exits(click.Command):
     """A click command whose ``NasError`` prints as one line (exit code of its class), without a traceback."""
+
+    interrupted = "interrupted"  # what is said after Ctrl-C
 
     def invoke(self, ctx: click.Context) -> Any:  # Any: click's own signature
         """Runs the command; see the class."""
@@ -25,5 +27,5 @@ class Exits(click.Command):
             click.echo(f"error: {error.strerror or error}{place}", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            click.echo(self.interrupted, err=True)
             sys.exit(130)

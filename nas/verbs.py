@@ -1,29 +1,11 @@
-"""What all verbs share: errors become one line and an exit code, Ctrl-C becomes 130."""
+"""What the verbs that work on a run share."""
 
-import sys
-from typing import Any
-
-import click
+from latency import verbs
 
 __all__ = ["Exits"]
 
 
-class Exits(click.Command):
-    """A click command whose ``NasError`` prints as one line (exit code of its class), without a traceback."""
+class Exits(verbs.Exits):
+    """As ``latency.verbs.Exits``; Ctrl-C says that the run can be taken up again."""
 
-    def invoke(self, ctx: click.Context) -> Any:  # Any: click's own signature
-        """Runs the command; see the class."""
-        from search_spaces.errors import NasError
-
-        try:
-            return super().invoke(ctx)
-        except NasError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
-        except OSError as error:
-            place = f": {error.filename}" if error.filename else ""
-            click.echo(f"error: {error.strerror or error}{place}", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            click.echo("interrupted; what was finished is kept, and the same command goes on from there", err=True)
-            sys.exit(130)
+    interrupted = "interrupted; what was finished is kept, and the same command goes on from there"
