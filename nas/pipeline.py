@@ -96,7 +96,7 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
             config=config, out=out, console=console, task=task, device=device, cpus=cpus, overlap=overlap,
             space=open_space(config.space, width=config.width, input_chw=task.input_chw),
             plan=msgspec.structs.replace(QUICK, threads=config.threads, cpus=measuring),
-            workers=config.workers or (len(cpus) if apart else len(cores)),
+            workers=1 if config.executor == "serial" else config.workers or (len(cpus) if apart else len(cores)),
             deadline=began + config.budget_s if config.budget_s else None,
         )  # fmt: skip
     finally:
