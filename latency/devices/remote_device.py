@@ -52,7 +52,7 @@ def open_link(link: Link, *, kind: str, library: Callable[[str], RuntimeLibrary]
         if facts.machine not in MACHINES or facts.bits == 32:
             kind_of = f"{facts.machine or 'unknown'}{', with 32-bit programs' if facts.bits == 32 else ''}"
             raise DeviceError(f"{transport.name} is {kind_of}, and ONNX Runtime is there for {' and '.join(MACHINES)} only")
-        return RunnerDevice(transport, library(facts.machine), facts.info(kind))
+        return RunnerDevice(transport, library(facts.machine), facts.info(kind), seen=facts)
     except BaseException:
         transport.close()
         raise

@@ -52,6 +52,21 @@ def test_cpu_times_stand_beside_their_samples_or_nowhere(device: Device) -> None
     assert [len(r) for r in taken.cpu_ns] in ([], [len(r) for r in taken.samples_ns])
 
 
+def test_processes_stand_side_by_side_each_with_the_rounds_the_plan_asks_for(device: Device) -> None:
+    plan = msgspec.structs.replace(PLAN, processes=2)
+    first, second = device.time([conv_net(), conv_net(ch=8)], plan)
+    for taken in (first, second):
+        assert len(taken.process_p50_ms) == len(taken.stopped) == 2
+        assert sum(taken.process_rounds) == len(taken.samples_ns)
+        assert min(taken.process_rounds) >= PLAN.min_rounds
+
+
+def test_a_model_that_fails_is_named_by_its_place_in_the_call(device: Device) -> None:
+    with pytest.raises(Failed, match="model 2") as caught:
+        device.time([conv_net(), conv_net(ch=8), b"garbage"], msgspec.structs.replace(PLAN, anchor=True, processes=2))
+    assert caught.value.model_index == 2
+
+
 def test_several_models_give_measurements_in_their_order(device: Device) -> None:
     models = [conv_net(ch=4), conv_net(ch=8), conv_net(ch=12)]
     hashes = [hashlib.sha256(m.SerializeToString(deterministic=True)).hexdigest() for m in models]

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from latency import QUICK, TimingPlan
 from latency.measurement import half_width
-from latency.runner import program_for
+from latency.runner import SOURCES, program_for
 from latency.runner.job import JobModel, RunnerResult, decode, encode
 from latency.runtime import RuntimeLibrary, installed
 from tests.latency.models import conv_net
@@ -37,7 +39,10 @@ def ran(*words: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def timed(folder: Path, library: RuntimeLibrary, plan: TimingPlan, *models: bytes) -> RunnerResult:
-    job = encode(str(library.path), [JobModel(data=m) for m in models], plan)
+    return result_of(folder, encode(str(library.path), [JobModel(data=m) for m in models], plan))
+
+
+def result_of(folder: Path, job: bytes) -> RunnerResult:
     (folder / "job").write_bytes(job)
     done = ran("run", folder / "job", hashlib.sha256(job).hexdigest(), folder / "result", str(LIMIT_S))
     assert (done.returncode, done.stdout) == (0, "done\n")
@@ -171,3 +176,40 @@ def long_run(folder: Path, library: RuntimeLibrary, *, limit_s: int = LIMIT_S) -
 def cpu_s(process: "subprocess.Popen[str]") -> float:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_providers_are_appended_at_the_place_in_the_api_that_the_runner_calls(library: RuntimeLibrary) -> None:
+    # A library without XNNPACK refuses it by its name: no other function of the table would.
+    place = int(re.search(r"APPEND_PROVIDER = (\d+)", (SOURCES[0].parent / "ort.c").read_text())[1])  # type: ignore[index]
+    code = f"""
+import ctypes as c
+base = c.CDLL({str(library.path)!r}).OrtGetApiBase
+base.restype = c.POINTER(c.c_void_p)
+api = c.cast(c.CFUNCTYPE(c.c_void_p, c.c_uint32)(base()[0])(12), c.POINTER(c.c_void_p))
+options = c.c_void_p()
+c.CFUNCTYPE(c.c_void_p, c.c_void_p)(api[10])(c.byref(options))
+append = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_char_p, c.c_void_p, c.c_void_p, c.c_size_t)(api[{place}])
+status = append(options, b"XNNPACK", None, None, 0)
+print(c.CFUNCTYPE(c.c_char_p, c.c_void_p)(api[2])(status).decode())
+"""
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, env=environment, check=False)
+    assert "XNNPACK execution provider is not supported in this build" in done.stdout, done.stderr
+
+
+def test_an_anchor_that_no_model_is_near_to_is_not_timed(tmp_path: Path, library: RuntimeLibrary) -> None:
+    large = conv_net(ch=32, depth=4, side=25).SerializeToString()
+    job = encode(str(library.path), [JobModel(data=m) for m in (NET, large, NET)], PLAN, references_ns=(0, 0))
+    near, far, model = result_of(tmp_path, job).models
+    assert (far.stopped, far.round_medians_ns, model.anchor) == ("unused", (), 0)
+    assert len(near.round_medians_ns) == len(model.samples_ns)
+    assert (near.samples_ns, model.round_medians_ns) == ((), ())
+
+
+def test_the_reason_to_stop_is_told(tmp_path: Path, library: RuntimeLibrary) -> None:
+    limits: dict[str, dict[str, float]] = {"max_samples": {"max_samples": 8}, "max_ms": {"max_ms": 1.0}, "converged": {"half_width": 0.99}}
+    for reason, changes in limits.items():
+        endless = msgspec.structs.replace(PLAN, half_width=1e-9, max_samples=10**9, max_ms=1e6)
+        plan = msgspec.structs.replace(endless, **changes)
+        (model,) = timed(tmp_path, library, plan, NET).models
+        assert model.stopped == reason
