@@ -16,9 +16,10 @@ from latency.runtime_source import for_linux
 __all__ = ["SshLink", "open_ssh", "parse_address"]
 
 CONNECT_S, ENTER_S = 30, 120  # until the host answers; until the user is let in, which a busy board takes long for
+# A board that goes without a word is noticed after some 20 s.
 # The private socket's folder is short-lived and this process's own; a master without clients ends itself after a minute.
 OPTIONS = (
-    "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=10", "ServerAliveCountMax=6", "ControlPersist=60",
+    "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=5", "ServerAliveCountMax=4", "ControlPersist=60",
     "ForwardX11=no", "ForwardAgent=no", "ClearAllForwardings=yes", "RemoteCommand=none", "RequestTTY=no", "LogLevel=ERROR",
 )  # fmt: skip
 ADVICE = {
