@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latency.verbs import Exits
+from latency.verbs import Exits, runtime_option
 
 if TYPE_CHECKING:
     from latency.console import Console
@@ -25,6 +25,7 @@ __all__ = ["main"]
 @click.command(cls=Exits)
 @click.argument("asked", metavar="MODEL…", nargs=-1, required=True)
 @click.option("--device", "specs", multiple=True, default=("local",), help="Where to time; may be given again.  [local]")
+@runtime_option
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the runtime.")
 @click.option("--plan", "plan_name", type=click.Choice(["quick", "table", "publish"]), default="publish", show_default=True,
               help="quick: one process, at most 0.9 s a model. table: three short ones, 0.4 s. publish: three to five, each until "
@@ -38,8 +39,8 @@ __all__ = ["main"]
 @click.option("--json", "as_document", is_flag=True, help="Print JSON in place of tables.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same JSON, with every sample, to a file.")
 def main(
-    asked: Sequence[str], specs: Sequence[str], threads: int, plan_name: str, is_comparison: bool, wants_ops: bool, png: Path | None,
-    shapes: Sequence[str], image_size: int | None, outputs: int | None, as_document: bool, out: Path | None,
+    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, is_comparison: bool, wants_ops: bool,
+    png: Path | None, shapes: Sequence[str], image_size: int | None, outputs: int | None, as_document: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Time models side by side: each MODEL is an .onnx file, a folder of them, a run of nas.search (its front), or a published
     network such as mobilenet_v2 or mnasnet_a1@0.5 (its width).
@@ -60,7 +61,7 @@ def main(
     if is_comparison:
         _require_two(models)
     with contextlib.ExitStack() as stack:
-        devices = _open(specs, stack)
+        devices = _open(specs, runtime, stack)
         infos = {spec: device.info() for spec, device in devices.items()}
         console.say(_what(models, infos, plan, plan_name, sessions))
         with console.progress(len(models) * len(devices), "timed") as tick:
@@ -102,13 +103,13 @@ def _plan(name: str, threads: int) -> "TimingPlan":
     return plan_named(name, threads=threads)
 
 
-def _open(specs: Sequence[str], stack: contextlib.ExitStack) -> "dict[str, Device]":
+def _open(specs: Sequence[str], runtime: str, stack: contextlib.ExitStack) -> "dict[str, Device]":
     """Each device once; all are open before one is used, so that a mistake in the last costs nothing."""
     from latency.devices import open_device
 
     devices = {}
     for spec in dict.fromkeys(specs):
-        devices[spec] = open_device(spec)
+        devices[spec] = open_device(spec, runtime=runtime)
         stack.callback(devices[spec].close)
     return devices
 

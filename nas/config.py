@@ -32,6 +32,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     image_size: int | None = None  # px; None: the data set's own
     train_images: int | None = None  # cap on training images; None: all
     device: str = "local"
+    runtime: str = ""  # ONNX Runtime for the device: a file, fetch, or "": its own
     threads: int = 1  # of the measured runtime
     sampler: str = "tpe"
     reward: Reward = "pareto"

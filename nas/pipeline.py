@@ -85,7 +85,7 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
         if name not in BASELINES:
             raise UnknownName.among("baseline", name, BASELINES)
     open_space(config.space)
-    device = open_device(config.device)
+    device = open_device(config.device, runtime=config.runtime)
     try:
         task = open_config_task(config)
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from latency.verbs import runtime_option
 from nas.verbs import Exits
 
 __all__ = ["main"]
@@ -19,7 +20,8 @@ FLAGS = (
     click.option("--data-root", help="Where downloaded data sets are kept.  [data]"),
     click.option("--image-size", type=int, help="Pixels; default: the data set's own."),
     click.option("--train-images", type=int, help="Train on so many images; default: all."),
-    click.option("--device", help="Where latency is measured: local, fake.  [local]"),
+    click.option("--device", help="Where latency is measured: local, ssh:[user@]host, android[:SERIAL], fake.  [local]"),
+    runtime_option,
     click.option("--threads", type=int, help="Threads of the measured runtime.  [1]"),
     click.option("--sampler", help="random, tpe or nsga2.  [tpe]"),
     click.option("--reward", type=click.Choice(["pareto", "soft", "hard", "abs"]), help="Pareto front, or one reward.  [pareto]"),
@@ -55,7 +57,7 @@ def main(config_file: Path | None, out: Path, budget: str | None, **flags: Any) 
     """
     from nas.config import config_from_file, config_from_table, parse_duration_s
 
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    given = {name: value for name, value in flags.items() if value not in (None, (), "")}
     if budget is not None:
         given["budget_s"] = parse_duration_s(budget)
     config = config_from_file(config_file, given) if config_file else config_from_table(given)

@@ -87,13 +87,16 @@ class FakeDevice:
         )  # fmt: skip
 
 
-def open_fake(address: str) -> FakeDevice:
+def open_fake(address: str, runtime: str = "") -> FakeDevice:
     """The fake device with the options in ``address``, see ``FakeOptions``.
 
     Raises:
         UnknownName: no such option.
-        InvalidDevice: an option without a number, or a number out of range.
+        InvalidDevice: an option without a number, a number out of range, or a runtime, which it has none of.
     """
+    if runtime:
+        place = f"--device ADDRESS,runtime={runtime}"
+        raise InvalidDevice(f"fake: it runs no ONNX Runtime; name {runtime} behind the device it is for: {place}")
     given: dict[str, str] = {}
     for part in filter(None, address.split(",")):
         name, equals, value = part.partition("=")

@@ -79,30 +79,43 @@ class LocalDevice:
         return cpus_for(plan, self._facts.classes, self._facts.allowed_cpus, name="local")
 
 
-def open_local(address: str) -> "LocalDevice | RunnerDevice":
+def open_local(address: str, runtime: str = "") -> "LocalDevice | RunnerDevice":
     """This computer: ``""`` and ``python`` time in this process, ``runner`` in a process of latency/runner's program.
+
+    A runtime file, as ``runtime`` or behind ``,runtime=``, is the runner's; ``python`` and ``runner`` may stand there too.
 
     Raises:
         InvalidDevice: something else stands behind the colon.
+        InvalidRuntime: the file is no library for this computer.
         DeviceError: the runner is asked for where there is none.
     """
-    if address in ("", "python"):
-        return LocalDevice()
-    if address != "runner":
-        raise InvalidDevice(f"local: after the colon may stand runner or python, got {address!r}")
-    return _open_runner()
+    from latency.devices.remote_device import split_address
+    from latency.runtime_source import LOCAL_WAYS
+
+    way, named = split_address(address, "local")
+    chosen = named or runtime
+    if chosen in LOCAL_WAYS:
+        way, chosen = way or chosen, ""
+    if way not in ("", *LOCAL_WAYS):
+        raise InvalidDevice(f"local: after the colon may stand runner or python, got {way!r}")
+    if way == "python" and chosen:
+        raise InvalidDevice(f"local:python times with the onnxruntime package of this Python: to time {chosen}, say local:runner")
+    return LocalDevice() if way == "python" or not (way or chosen) else _open_runner(chosen)
 
 
-def _open_runner() -> "RunnerDevice":
+def _open_runner(chosen: str) -> "RunnerDevice":
     from latency.devices.runner_device import RunnerDevice
     from latency.devices.transport import LocalTransport
     from latency.runner import program_for
-    from latency.runtime import installed
+    from latency.runtime import require_fit
+    from latency.runtime_source import for_linux
 
-    library = installed() if platform.system() == "Linux" else None
-    if library is None or program_for(library.libc, library.machine) is None:
-        where = f"{platform.system()} on {platform.machine()}"
-        raise DeviceError(f"local: the runner needs Linux and an onnxruntime package with libonnxruntime.so, not {where}: use local:python")
+    machine = platform.machine()
+    if platform.system() != "Linux" or program_for("glibc", machine) is None:
+        raise DeviceError(f"local: the runner is for Linux on aarch64 and x86_64, not {platform.system()} on {machine}: use local:python")
+    library = for_linux(machine, chosen)
+    glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc").strip()
+    require_fit(library, name="local", page_bytes=os.sysconf("SC_PAGE_SIZE"), glibc=glibc)
     return RunnerDevice(LocalTransport(), library, host_info(runtime="", runtime_build=""))
 
 

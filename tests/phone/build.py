@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from latency.runtime import from_pip
+from latency.runtime_source import from_pip
 from tests.phone.contents import write_contents
 
 __all__ = ["build"]

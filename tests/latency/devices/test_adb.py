@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from latency import Failed, InvalidDevice, Unreachable, open_device
+from latency import Failed, InvalidDevice, InvalidRuntime, Unreachable, open_device
 from latency.devices.adb import AdbLink, Phone, check_serial, choose, find_adb, parse_phones, phones
 from latency.devices.facts import read_condition, read_facts
 from latency.devices.remote import Remote
@@ -117,7 +117,7 @@ def test_malformed_serial_is_refused_before_anything_is_run() -> None:
 
 def test_phone_without_a_runtime_names_its_maven_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ONNXRUNTIME_ANDROID", raising=False)
-    with pytest.raises(InvalidDevice, match=r"com\.microsoft.onnxruntime:onnxruntime-android"):
+    with pytest.raises(InvalidRuntime, match=r"com\.microsoft.onnxruntime:onnxruntime-android .*--runtime FILE .*--runtime fetch"):
         open_device("android")
 
 

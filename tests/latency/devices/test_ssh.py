@@ -129,6 +129,18 @@ def test_lost_connection_is_made_again_once_and_said(own_board: Board) -> None:
     assert "the connection was lost while sh ran and is back" in lines[0]
 
 
+@pytest.mark.slow
+def test_board_that_goes_without_a_word_is_noticed_before_its_command_is_over(own_board: Board) -> None:
+    lines: list[str] = []
+    with contextlib.closing(said(lines, own_board)) as remote:
+        log = Path(remote.folder) / "log"
+        frozen = soon(log, own_board.freeze)
+        answer = remote.run(["sh", "-c", f"[ -e {log} ] && exec echo done; echo x > {log}; exec sleep 250"], timeout_s=50)
+        frozen.join()
+    assert answer.out == "done\n"
+    assert "the connection was lost while sh ran and is back" in lines[0]
+
+
 def test_board_that_stays_away_is_unreachable_with_advice(own_board: Board) -> None:
     with contextlib.closing(said([], own_board)) as remote:
         log = Path(remote.folder) / "log"
