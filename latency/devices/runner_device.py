@@ -64,6 +64,11 @@ class RunnerDevice:
         self._deployed: tuple[str, str] | None = None
         self._closed = False
 
+    @property
+    def place(self) -> str:
+        """Which device it is, such as ``android 1A2B3C``."""
+        return self._transport.name
+
     def info(self) -> DeviceInfo:
         """The facts and the runtime; reads nothing from the device."""
         return self._info
