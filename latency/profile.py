@@ -36,11 +36,13 @@ __all__ = ["main"]
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=D,D,…", help="Fix an open input; may be given again.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels of published networks.  [224]")
 @click.option("--outputs", type=click.IntRange(min=1), help="Classes of published networks.  [1000]")
+@click.option("--fresh", "is_fresh", is_flag=True, help="Measure again what an earlier run measured alike on the same device.")
 @click.option("--json", "as_document", is_flag=True, help="Print JSON in place of tables.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same JSON, with every sample, to a file.")
 def main(
     asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, is_comparison: bool, wants_ops: bool,
-    png: Path | None, shapes: Sequence[str], image_size: int | None, outputs: int | None, as_document: bool, out: Path | None,
+    png: Path | None, shapes: Sequence[str], image_size: int | None, outputs: int | None, is_fresh: bool, as_document: bool,
+    out: Path | None,
 ) -> None:  # fmt: skip
     """Time models side by side: each MODEL is an .onnx file, a folder of them, a run of nas.search (its front), or a published
     network such as mobilenet_v2 or mnasnet_a1@0.5 (its width).
@@ -51,7 +53,8 @@ def main(
     from latency.model_files import open_models
     from latency.model_inputs import parse_shapes
     from latency.profile_report import Report, as_json, show
-    from latency.profiling import SESSIONS, compared, profile
+    from latency.profiling import SESSIONS, compared, keep, profile
+    from latency.store import open_store
 
     _require_folders(out, png)
     plan, console, sessions = _plan(plan_name, threads), open_console(), 1
@@ -64,8 +67,12 @@ def main(
         devices = _open(specs, runtime, stack)
         infos = {spec: device.info() for spec, device in devices.items()}
         console.say(_what(models, infos, plan, plan_name, sessions))
+        store = open_store(warn=console.warn)
+        stack.callback(store.close)
+        stored = {spec: store.find([m.sha256 for m in models], info, plan) for spec, info in infos.items()}
         with console.progress(len(models) * len(devices), "timed") as tick:
-            results = profile(models, devices, plan, sessions=sessions, tick=tick)
+            results = profile(models, devices, plan, sessions=sessions, tick=tick, stored={} if is_fresh or is_comparison else stored)
+        keep(results, store, plan_name)
     report = Report(
         plan=plan, plan_name=plan_name, devices=infos, results=results, comparisons=compared(results) if is_comparison else {},
         ops=_ops(results, plan, console) if wants_ops or png else [],

@@ -46,6 +46,9 @@ def show(report: Report, console: Console) -> None:
         console.result(f"{device}: {found.text}" + ("; doubtful, see above" if _is_doubtful(report, device) else ""))
     for each in report.ops:
         console.result("\n".join(("", *lines(each))))
+    if stored := sorted(m.taken_at[:10] for r, m in measured if r.is_stored):
+        when = stored[0] if stored[0] == stored[-1] else f"{stored[0]} to {stored[-1]}"
+        console.say(f"{len(stored)} of {len(measured)} figures were taken earlier ({when}), not beside the others; --fresh takes all now")
     for reason in dict.fromkeys(r.parity.text for r, _ in measured if r.parity and r.parity.status == "unchecked"):
         console.say(f"outputs not compared with this computer's ONNX Runtime: {reason}")
 
@@ -71,7 +74,7 @@ def _row(result: Result, taken: Measurement) -> tuple[str, ...]:
     outputs = result.parity.text if result.parity and result.parity.status == "equal" else "–"
     if result.parity and result.parity.status in ("different", "failed"):
         outputs = result.parity.status
-    verdict = "doubtful" if result.problems() else "trustworthy"
+    verdict = ("doubtful" if result.problems() else "trustworthy") + (f", of {taken.taken_at[:10]}" if result.is_stored else "")
     p90, load = (f"{three_digits(v)} ms" for v in (taken.p90_ms, taken.load_ns / 1e6))
     return (result.model.name, result.device, ms(taken.p50_ms, *taken.ci_ms), p90, load, str(taken.runs), outputs, verdict)
 
@@ -89,7 +92,8 @@ def _result(result: Result, *, with_samples: bool) -> dict[str, Any]:  # Any: JS
     return {
         **about, "p50_ms": taken.p50_ms, "low_ms": low, "high_ms": high, "p90_ms": taken.p90_ms, "spread": taken.spread,
         "runs": taken.runs, "rounds": len(taken.samples_ns), "rejected_share": taken.rejected_share, "load_ms": taken.load_ns / 1e6,
-        "warmup_ms": taken.warmup_ns / 1e6, "taken_at": taken.taken_at, "parity": msgspec.to_builtins(result.parity),
+        "warmup_ms": taken.warmup_ns / 1e6, "taken_at": taken.taken_at, "is_stored": result.is_stored,
+        "parity": msgspec.to_builtins(result.parity),
         "problems": list(result.problems()), "is_trustworthy": not result.problems(), **({"sessions": samples} if with_samples else {}),
     }  # fmt: skip
 

@@ -12,21 +12,23 @@ from latency.measurement import Measurement
 from latency.model_files import NamedModel
 from latency.parity import Parity, check_outputs
 from latency.plan import TimingPlan
+from latency.store import LatencyStore
 
-__all__ = ["SESSIONS", "Result", "compared", "longest_s", "profile"]
+__all__ = ["SESSIONS", "Result", "compared", "keep", "longest_s", "profile"]
 
 GROUP = 16  # models that take turns: all of them are in memory at once
 SESSIONS = 3  # of a comparison: one session's lay-out of memory can favour either model
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One model on one device: a measurement for each session, or the error instead."""
+    """One model on one device: a measurement for each session, or the error instead; ``is_stored``: it was taken in an earlier run."""
 
     model: NamedModel
     device: str
     sessions: tuple[Measurement, ...] = ()
     parity: Parity | None = None
     error: str = ""
+    is_stored: bool = False
 
     @property
     def measurement(self) -> Measurement | None:
@@ -56,16 +58,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def profile(
-    models: Sequence[NamedModel], devices: Mapping[str, Device], plan: TimingPlan, *, sessions: int = 1, tick: Tick | None = None
-) -> list[Result]:
+    models: Sequence[NamedModel], devices: Mapping[str, Device], plan: TimingPlan, *, sessions: int = 1, tick: Tick | None = None,
+    stored: Mapping[str, Mapping[str, Measurement]] | None = None,
+) -> list[Result]:  # fmt: skip
     """A result for each model on each device, devices one after the other; ``tick`` is called with every finished group.
 
-    A model that a device cannot run, and a device that is lost, become results with an error: the rest is measured.
+    A model that a device cannot run, and a device that is lost, become results with an error: the rest is measured. What is
+    ``stored`` (by the device's address, then the model's SHA-256) is not measured again.
     """
     found: list[Result] = []
     for spec, device in devices.items():
-        lost = ""
-        for group in _groups(models):
+        lost, known = "", (stored or {}).get(spec, {})
+        found += [Result(model=m, device=spec, sessions=(known[m.sha256],), is_stored=True) for m in models if m.sha256 in known]
+        if tick and (old := sum(m.sha256 in known for m in models)):
+            tick(f"{old} on {spec} taken before", advance=old)
+        for group in _groups([m for m in models if m.sha256 not in known]):
             try:
                 results = [] if lost else _group(group, spec, device, plan, sessions)
             except DeviceError as error:
@@ -73,7 +80,13 @@ def profile(
             found += results or [Result(model=m, device=spec, error=lost) for m in group]
             if tick:
                 tick(f"{group[-1].name} on {spec}", advance=len(group))
-    return found
+    order = {(spec, m.name): i for i, (spec, m) in enumerate((spec, m) for spec in devices for m in models)}
+    return sorted(found, key=lambda r: order[r.device, r.model.name])
+
+
+def keep(results: Sequence[Result], store: LatencyStore, plan_name: str) -> None:
+    """Stores what was measured and can be trusted, the outputs among it."""
+    store.keep([m for r in results if not r.is_stored and not r.problems() for m in r.sessions], plan_name)
 
 
 def compared(results: Sequence[Result]) -> dict[str, Comparison]:

@@ -1,7 +1,12 @@
 """What every test relies on: one torch thread, as in the product's workers; two on two busy cores are several times slower."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
+# Measured latencies and leases of devices: never the user's own.
+os.environ["NAS_CACHE"] = tempfile.mkdtemp(prefix="nas-cache-")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the processes that tests start
@@ -9,3 +14,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of the processes that test
 import torch
 
 torch.set_num_threads(1)
+atexit.register(shutil.rmtree, os.environ["NAS_CACHE"], ignore_errors=True)

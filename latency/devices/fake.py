@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -24,12 +25,13 @@ INFO = DeviceInfo(kind="fake", cpu="no processor", cores=1, machine="none", os="
 
 
 class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What stands behind ``fake:``, as ``name=number`` with commas between.
+    """What stands behind ``fake:``, as ``name=value`` with commas between.
 
     - ``ms``: every model takes that long, 0: computed from its graph.
     - ``noise``: relative standard deviation of the runs; 0.5 makes measurements that did not converge.
     - ``fail``: one graph in that many cannot be run, always the same ones; 1: none can; 0: all can.
     - ``lost``: the device is gone once it has timed that many models; 0: never.
+    - ``there``: a file; the device is there for as long as that is.
     - ``sleep_ms``: time that passes for each model, to have something to interrupt.
     """
 
@@ -38,6 +40,7 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     fail: Annotated[int, Meta(ge=0)] = 0
     lost: Annotated[int, Meta(ge=0)] = 0
     sleep_ms: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    there: str = ""
 
 
 class FakeDevice:
@@ -78,6 +81,7 @@ class FakeDevice:
             raise Unreachable(f"the device fake is gone after {options.lost} models, as its option lost={options.lost} asks")
         self._timed += 1
         time.sleep(options.sleep_ms / 1000)
+        _require_there(options)
         samples = _samples_ns(graph, options, plan)
         converged: Stop = "converged"
         return Measurement(
@@ -92,7 +96,8 @@ def open_fake(address: str, runtime: str = "") -> FakeDevice:
 
     Raises:
         UnknownName: no such option.
-        InvalidDevice: an option without a number, a number out of range, or a runtime, which it has none of.
+        InvalidDevice: an option without a value, a number out of range, or a runtime, which it has none of.
+        Unreachable: the file of the option ``there`` is not.
     """
     if runtime:
         place = f"--device ADDRESS,runtime={runtime}"
@@ -103,13 +108,20 @@ def open_fake(address: str, runtime: str = "") -> FakeDevice:
         if name not in FakeOptions.__struct_fields__:
             raise UnknownName.among("option of the device fake", name, FakeOptions.__struct_fields__)
         if not equals or name in given:
-            raise InvalidDevice(f"fake: expected {name}=NUMBER once, got {address!r}")
+            raise InvalidDevice(f"fake: expected {name}=VALUE once, got {address!r}")
         given[name] = value
     try:
-        return FakeDevice(msgspec.convert(given, FakeOptions, strict=False))
+        options = msgspec.convert(given, FakeOptions, strict=False)
     except msgspec.ValidationError as error:
         rule = "ms and sleep_ms take 0 to 1e6, noise 0 to 1, fail and lost a whole number from 0"
         raise InvalidDevice(f"fake: {rule}; got {address!r}") from error
+    _require_there(options)
+    return FakeDevice(options)
+
+
+def _require_there(options: FakeOptions) -> None:
+    if options.there and not Path(options.there).exists():
+        raise Unreachable(f"the device fake is unplugged: make the file {options.there} again, as its option there asks")
 
 
 def _samples_ns(graph: Work, options: FakeOptions, plan: TimingPlan) -> tuple[tuple[int, ...], ...]:

@@ -70,6 +70,11 @@ class RunnerDevice:
         self._references_ns: dict[tuple[object, ...], list[int]] = {}  # of the anchors, by what they depend on
         self._closed = False
 
+    @property
+    def place(self) -> str:
+        """Which device it is, such as ``android 1A2B3C``."""
+        return self._transport.name
+
     def info(self) -> DeviceInfo:
         """The facts and the runtime; reads nothing from the device."""
         return self._info

@@ -1,6 +1,9 @@
+import hashlib
 import json
 import subprocess
 import sys
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,11 @@ import latency
 from latency import open_device
 from latency.plan import QUICK
 from latency.profile import main
+from latency.store import open_store
 from search_spaces.errors import NasError
 from tests.latency.models import conv_net, one_node
 from tests.latency.profiled import open_image, outside_weights, saved, token_model
+from tests.latency.taken import taken
 
 ROOT = Path(latency.__file__).resolve().parents[1]
 BLOCKED = """
@@ -27,6 +32,7 @@ runpy.run_module("latency.profile", run_name="__main__", alter_sys=True)
 LIGHT = """
 import sys
 from latency.profile import main
+from latency.store import open_store
 main(["--help"], standalone_mode=False)
 print([m for m in ("matplotlib", "nas", "onnx", "onnxruntime", "pandas", "rich", "torch") if m in sys.modules])
 """
@@ -208,3 +214,35 @@ def test_help_loads_nothing_heavy() -> None:
     done = started(LIGHT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A model whose latency on this computer an earlier run has taken: a whole second, which none would take now."""
+    model, now = conv_net(ch=4), datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    sha256 = hashlib.sha256(saved(tmp_path / "a.onnx", model).read_bytes()).hexdigest()
+    with closing(open_device("local")) as device, closing(open_store()) as store:
+        store.keep([taken(sha256, 1000.0, device=device.info(), at=now)], "quick")
+    return tmp_path / "a.onnx"
+
+
+def test_figure_of_an_earlier_run_is_shown_with_its_day(stored: Path) -> None:
+    done = call(stored, saved(stored.parent / "b.onnx", conv_net(ch=6)), "--plan", "quick")
+    assert done.exit_code == 0, done.output
+    today = datetime.now(UTC).date().isoformat()
+    assert "1000 ms" in done.stdout
+    assert f"trustworthy, of {today}" in done.stdout
+    assert f"1 of 2 figures were taken earlier ({today}), not beside the others; --fresh takes all now" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [("--fresh",), ("--threads", "2")])
+def test_figure_is_taken_again_when_asked_or_under_other_conditions(stored: Path, flags: tuple[str, ...]) -> None:
+    done = call(stored, "--plan", "quick", "--json", *flags)
+    (result,) = json.loads(done.stdout)["results"]
+    assert not result["is_stored"]
+    assert result["p50_ms"] < 500
+
+
+def test_comparison_takes_both_models_now(stored: Path) -> None:
+    done = call(stored, saved(stored.parent / "b.onnx", conv_net(ch=6)), "--plan", "quick", "--compare", "--json")
+    assert [r["is_stored"] for r in json.loads(done.stdout)["results"]] == [False, False]

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import onnx
@@ -8,9 +9,11 @@ from latency import QUICK, Measurement, TimingPlan, open_device
 from latency.devices import Model
 from latency.model_files import NamedModel, open_models
 from latency.parity import Parity
-from latency.profiling import GROUP, SESSIONS, Result, compared, longest_s, profile
+from latency.profiling import GROUP, SESSIONS, Result, compared, keep, longest_s, profile
+from latency.store import LatencyStore
 from tests.latency.models import conv_net, one_node
 from tests.latency.profiled import saved
+from tests.latency.taken import DEVICE, taken
 
 
 def opened(path: Path, *models: onnx.ModelProto) -> tuple[NamedModel, ...]:
@@ -98,3 +101,21 @@ def test_outputs_that_are_wrong_or_unchecked_make_a_figure_doubtful(status: str,
 
 def test_longest_time_is_what_the_plan_allows_each_model() -> None:
     assert longest_s(3, 2, TimingPlan(max_ms=600, warmup_ms=50), 1) == pytest.approx(3 * 2 * 0.85)
+
+
+def test_stored_figures_are_not_taken_again_and_stand_in_their_place(tmp_path: Path) -> None:
+    models, device = opened(tmp_path, conv_net(), conv_net(ch=8), conv_net(ch=12)), Recorder()
+    old = taken(models[1].sha256, 7.0)
+    results = profile(models, {"fake": device}, QUICK, stored={"fake": {old.model_sha256: old}})
+    assert device.asked == [["m0", "m2"]]
+    assert [(r.model.name, r.is_stored) for r in results] == [("m0", False), ("m1", True), ("m2", False)]
+    assert results[1].measurement == old
+
+
+def test_only_what_was_taken_now_is_kept(tmp_path: Path) -> None:
+    models = opened(tmp_path, conv_net(), conv_net(ch=8))
+    fresh, old = (Result(model=m, device="x", sessions=(taken(m.sha256),), is_stored=i == 1) for i, m in enumerate(models))
+    store = LatencyStore(tmp_path / "s.sqlite", warn=pytest.fail, now=lambda: datetime(2026, 11, 23, 6, tzinfo=UTC))
+    keep([fresh, old], store, "quick")
+    assert set(store.find([m.sha256 for m in models], DEVICE, QUICK)) == {models[0].sha256}
+    store.close()
