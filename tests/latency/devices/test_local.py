@@ -106,7 +106,7 @@ def test_cores_that_are_not_there_are_refused(local: Device) -> None:
 
 def test_garbage_collection_is_on_again_after_a_failure() -> None:
     with pytest.raises(Failed):
-        open_device("local").time([b"garbage"], PLAN)
+        open_device("local:python").time([b"garbage"], PLAN)
     assert gc.isenabled()
 
 
