@@ -65,9 +65,8 @@ def main(
     from latency.store import open_store
 
     _require_folders(out, png)
-    plan, console, sessions = _plan(plan_name, threads, cores, provider, settle_s), open_console(), 1
-    if is_comparison and plan.processes == 1:
-        sessions = SESSIONS
+    plan, console = _plan(plan_name, threads, cores, provider, settle_s), open_console()
+    sessions = SESSIONS if is_comparison and plan.processes == 1 else 1
     models = open_models(asked, shapes=parse_shapes(shapes), image_size=image_size, outputs=outputs)
     if is_comparison:
         _require_two(models)
