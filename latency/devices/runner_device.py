@@ -268,7 +268,10 @@ class RunnerDevice:
         ended = self._transport.run([runner, "size", runner], timeout_s=SHORT_S)
         said = " ".join((ended.err or ended.out).split()[-40:]) or f"exit code {ended.code}"
         machine = f"{self._library.machine} ({self._library.libc})"
-        raise DeviceError(f"{self._transport.name}: the runner for {machine} does not start there: {said}")
+        # A file that was put there executable, and may not be executed: its file system is mounted noexec.
+        where = "set TMPDIR here, or XDG_CACHE_HOME on a board, to a folder where programs may run"
+        hint = f"; is {self._transport.folder} mounted noexec? {where}" if "ermission denied" in said else ""
+        raise DeviceError(f"{self._transport.name}: the runner for {machine} does not start there: {said}{hint}")
 
 
 def _part(model: ModelResult, result: RunnerResult, anchors: Sequence[tuple[int, ...]], references_ns: Sequence[int]) -> Part:
