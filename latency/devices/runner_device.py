@@ -141,7 +141,7 @@ class RunnerDevice:
         """One process: the models in this order behind the anchors, whose times in the first process are their reference."""
         anchors = anchor_models() if plan.anchor else ()
         key = (plan.threads, plan.provider, plan.opt_level, cpus)
-        references = self._references_ns.get(key, [0] * len(anchors))
+        references = self._references_ns.get(key, [0] * len(anchors)) if anchors else []
         models = [JobModel(data=d) for d in (*anchors, *(data[i] for i in order))]
         guard = self._guard() if any(references) else None
         job = encode(self._library_there(), models, plan, cpus=cpus, references_ns=references, guard=guard)
