@@ -30,6 +30,8 @@ __all__ = ["main"]
 @click.option("--plan", "plan_name", type=click.Choice(["quick", "table", "publish"]), default="publish", show_default=True,
               help="quick: one process, at most 0.9 s a model. table: three short ones, 0.4 s. publish: three to five, each until "
               "the median is known to 1 %, at most 1 min; waits for a hot device.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
+              help="int8: quantize the models first, by made-up data: for their latency alone.")  # fmt: skip
 @click.option("--compare", "is_comparison", is_flag=True, help="Say which of two models is faster, and by how much.")
 @click.option("--per-op", "wants_ops", is_flag=True, help="Also show which operators take the time, on this computer.")
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw the operators' shares; implies --per-op.")
@@ -40,9 +42,9 @@ __all__ = ["main"]
 @click.option("--json", "as_document", is_flag=True, help="Print JSON in place of tables.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same JSON, with every sample, to a file.")
 def main(
-    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, is_comparison: bool, wants_ops: bool,
-    png: Path | None, shapes: Sequence[str], image_size: int | None, outputs: int | None, is_fresh: bool, as_document: bool,
-    out: Path | None,
+    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, precision: str, is_comparison: bool,
+    wants_ops: bool, png: Path | None, shapes: Sequence[str], image_size: int | None, outputs: int | None, is_fresh: bool,
+    as_document: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Time models side by side: each MODEL is an .onnx file, a folder of them, a run of nas.search (its front), or a published
     network such as mobilenet_v2 or mnasnet_a1@0.5 (its width).
@@ -63,6 +65,8 @@ def main(
     models = open_models(asked, shapes=parse_shapes(shapes), image_size=image_size, outputs=outputs)
     if is_comparison:
         _require_two(models)
+    if precision == "int8":
+        models, plan = _in_int8(models, plan, console)
     with contextlib.ExitStack() as stack:
         devices = _open(specs, runtime, stack)
         infos = {spec: device.info() for spec, device in devices.items()}
@@ -108,6 +112,22 @@ def _plan(name: str, threads: int) -> "TimingPlan":
     from latency.plan import plan_named
 
     return plan_named(name, threads=threads)
+
+
+def _in_int8(
+    models: "Sequence[NamedModel]", plan: "TimingPlan", console: "Console"
+) -> "tuple[tuple[NamedModel, ...], TimingPlan]":
+    """The models quantized, and the plan with its label."""
+    import msgspec
+
+    from latency.quantize import as_int8
+
+    made = []
+    with console.progress(len(models), "quantized") as tick:
+        for model in models:
+            made.append(as_int8(model))
+            tick(model.name)
+    return tuple(made), msgspec.structs.replace(plan, precision="int8")
 
 
 def _open(specs: Sequence[str], runtime: str, stack: contextlib.ExitStack) -> "dict[str, Device]":
