@@ -30,6 +30,8 @@ __all__ = ["main"]
 @click.option("--plan", "plan_name", type=click.Choice(["quick", "table", "publish"]), default="publish", show_default=True,
               help="quick: one process, at most 0.9 s a model. table: three short ones, 0.4 s. publish: three to five, each until "
               "the median is known to 1 %, at most 1 min; waits for a hot device.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
+              help="int8: quantize the models first, by made-up data: for their latency alone.")  # fmt: skip
 @click.option("--cores", type=click.Choice(["big", "mid", "little", "any"]), default="big", show_default=True,
               help="Class of cores to keep to, where a device has several.")  # fmt: skip
 @click.option("--provider", type=click.Choice(["cpu", "xnnpack", "nnapi"]), default="cpu", show_default=True,
@@ -48,7 +50,7 @@ __all__ = ["main"]
 @click.option("--json", "as_document", is_flag=True, help="Print JSON in place of tables.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same JSON, with every sample, to a file.")
 def main(
-    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, cores: str, provider: str,
+    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, precision: str, cores: str, provider: str,
     settle_s: float | None, sustained_s: float | None, is_comparison: bool, wants_ops: bool, png: Path | None, shapes: Sequence[str],
     image_size: int | None, outputs: int | None, is_fresh: bool, as_document: bool, out: Path | None,
 ) -> None:  # fmt: skip
@@ -70,6 +72,8 @@ def main(
     models = open_models(asked, shapes=parse_shapes(shapes), image_size=image_size, outputs=outputs)
     if is_comparison:
         _require_two(models)
+    if precision == "int8":
+        models, plan = _in_int8(models, plan, console)
     with contextlib.ExitStack() as stack:
         devices = _open(specs, runtime, stack)
         if sustained_s:
@@ -149,6 +153,22 @@ def _sustain(
         for error in errors:
             console.error(error)
         raise click.exceptions.Exit(1)
+
+
+def _in_int8(
+    models: "Sequence[NamedModel]", plan: "TimingPlan", console: "Console"
+) -> "tuple[tuple[NamedModel, ...], TimingPlan]":
+    """The models quantized, and the plan with its label."""
+    import msgspec
+
+    from latency.quantize import as_int8
+
+    made = []
+    with console.progress(len(models), "quantized") as tick:
+        for model in models:
+            made.append(as_int8(model))
+            tick(model.name)
+    return tuple(made), msgspec.structs.replace(plan, precision="int8")
 
 
 def _open(specs: Sequence[str], runtime: str, stack: contextlib.ExitStack) -> "dict[str, Device]":
