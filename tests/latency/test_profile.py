@@ -106,8 +106,8 @@ def test_file_holds_every_sample(tmp_path: Path) -> None:
     (expected,) = open_device("fake").time([path], QUICK)
     (result,) = json.loads((tmp_path / "found.json").read_text())["results"]
     (session,) = result["sessions"]
-    assert session["samples_ns"] == [list(r) for r in expected.samples_ns]
-    assert session["cpu_ns"] == [list(r) for r in expected.cpu_ns]
+    for name, rounds in (("samples_ns", expected.samples_ns), ("cpu_ns", expected.cpu_ns)):
+        assert session[name] == [list(r) for r in rounds]
     assert done.stderr.splitlines()[-1] == f"wrote {tmp_path / 'found.json'}"
 
 
