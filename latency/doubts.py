@@ -64,8 +64,8 @@ def _slowed(m: "Measurement") -> str:
     if m.slowed_share <= SLOWED:
         return ""
     seen = [mhz for mhz in m.mhz if mhz]
-    left_out = f"{m.slowed_share:.0%} of the rounds were left out"
-    return f"the core's frequency fell from {max(seen)} to {min(seen)} MHz, and {left_out}: let it cool"
+    slow = f"{m.slowed_share:.0%} of the rounds ran at less than 90 % of the usual"
+    return f"the core's frequency fell from {max(seen)} to {min(seen)} MHz, and {slow}: let it cool"
 
 
 def _drift(m: "Measurement") -> str:

@@ -54,8 +54,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     there is none to trust: more than one thread, or a coarse clock). ``warmup_ns`` is the duration of all warm-ups, ``load_ns``
     and ``first_run_ns`` those of loading the model and of its first run, in the first process. ``taken_at`` is ISO 8601 in UTC.
 
-    The statistics are over samples that were not preempted (wall − CPU at most 2 % + 2 µs; over CPU time where more than half of
-    them were), in rounds at the usual frequency.
+    The statistics are over samples that were not preempted (wall − CPU at most 2 % + 2 µs; over the CPU times of a process in which
+    more than half of them were), in rounds at the usual frequency.
 
     - ``process_rounds``: how many of the rounds each process has; empty: all are of one.
     - ``stopped``: why each process ended its rounds.

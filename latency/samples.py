@@ -32,7 +32,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """Processes of which something counts, and what was left out: shares of the runs, and of the rounds for their frequency."""
+    """The processes, and what was left out of them: shares of the runs as preempted, and of the rounds for their frequency."""
 
     processes: tuple[Process, ...]
     rejected_share: float
@@ -45,25 +45,23 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def kept(samples_ns: Rounds, cpu_ns: Rounds, process_rounds: Sequence[int] = (), mhz: Sequence[int] = ()) -> Kept:
-    """What counts of so many rounds in each process (none given: all in one); by CPU time where most runs were preempted.
+    """What counts of so many rounds in each process (none given: all in one); of one that was mostly preempted its CPU times.
 
-    Where that would leave nothing, as when every round had another frequency, all rounds count.
+    Of a process that would have nothing left, as when its rounds all had a lower frequency than the others', all rounds count.
     """
     wall = np.array([v for r in samples_ns for v in r], dtype=np.float64)
+    cpu = np.array([v for r in cpu_ns for v in r], dtype=np.float64) if cpu_ns else wall
+    clean = undisturbed(wall, cpu)
     rounds = np.repeat(np.arange(len(samples_ns)), [len(r) for r in samples_ns])
-    values, counts, share = wall, np.ones(len(wall), dtype=np.bool_), 0.0
-    if cpu_ns:
-        cpu = np.array([v for r in cpu_ns for v in r], dtype=np.float64)
-        clean = undisturbed(wall, cpu)
-        share = 1.0 - float(clean.mean())
-        values, counts = (cpu, counts) if share > MOSTLY else (wall, clean)
-    slow = _slowed(mhz, len(samples_ns))
-    if (counts & ~slow[rounds]).any():
-        counts = counts & ~slow[rounds]
-    ends = np.cumsum(process_rounds or (len(samples_ns),))
-    process = np.searchsorted(ends, rounds, side="right")
-    found = [_process(values[mine], rounds[mine]) for i in range(len(ends)) if (mine := counts & (process == i)).any()]
-    return Kept(tuple(found), share, float(slow.mean()))
+    process = np.searchsorted(np.cumsum(process_rounds or (len(samples_ns),)), rounds, side="right")
+    slow, found = _slowed(mhz, len(samples_ns)), list[Process]()
+    for i in range(int(process.max()) + 1):
+        mine = process == i
+        preempted = 1.0 - float(clean[mine].mean()) > MOSTLY
+        counts = mine if preempted else mine & clean
+        counts = counts & ~slow[rounds] if (counts & ~slow[rounds]).any() else counts
+        found.append(_process((cpu if preempted else wall)[counts], rounds[counts]))
+    return Kept(tuple(found), 1.0 - float(clean.mean()), float(slow.mean()))
 
 
 def _slowed(mhz: Sequence[int], rounds: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

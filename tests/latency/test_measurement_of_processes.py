@@ -123,7 +123,7 @@ def test_rounds_at_a_lower_frequency_are_left_out() -> None:
     taken = msgspec.structs.replace(measurement(wall), mhz=(2000,) * 15 + (1000,) * 5)
     assert (taken.p90_ms, taken.slowed_share) == (1.0, 0.25)
     (problem,) = taken.problems()
-    assert problem.startswith("the core's frequency fell from 2000 to 1000 MHz, and 25% of the rounds were left out")
+    assert problem.startswith("the core's frequency fell from 2000 to 1000 MHz, and 25% of the rounds ran at less than 90 % of the usual")
 
 
 def test_notes_of_the_device_and_throttling_are_problems() -> None:
@@ -143,3 +143,20 @@ def test_cpu_median_is_over_all_runs() -> None:
     assert measurement(cpu).cpu_p50_ms is None
 
 
+
+
+def test_a_process_that_never_had_the_core_to_itself_is_there_by_its_cpu_time() -> None:
+    cpu = np.full((24, 5), 1e6)
+    wall = cpu.copy()
+    wall[16:] = 3e6
+    taken = msgspec.structs.replace(measurement(wall, cpu), process_rounds=(8, 8, 8))
+    assert taken.process_p50_ms == (1.0, 1.0, 1.0)
+    assert any(problem.startswith("33% of the runs were preempted") for problem in taken.problems())
+
+
+def test_a_process_at_a_lower_frequency_is_not_left_out_as_a_whole() -> None:
+    wall = np.full((24, 5), 1e6)
+    wall[16:] = 2e6
+    taken = msgspec.structs.replace(measurement(wall), process_rounds=(8, 8, 8), mhz=(2000,) * 16 + (1000,) * 8)
+    assert taken.process_p50_ms == (1.0, 1.0, 2.0)
+    assert any(problem.startswith("unstable") for problem in taken.problems())
