@@ -35,7 +35,7 @@ from latency.turns import levelled_ms
 from search_spaces.architecture import Architecture, Piece, pieces
 from search_spaces.space import SearchSpace
 
-__all__ = ["Work", "build", "go_plan", "open_record", "time_each", "work_left"]
+__all__ = ["Work", "anchor_networks", "batches", "build", "go_plan", "open_record", "time_each", "time_networks", "work_left"]
 
 BATCH, NETWORK_BATCH = 32, 8  # models that take turns, beside the anchor: all of them are in memory at once
 AGAIN_SHARE = 0.05
@@ -109,20 +109,58 @@ def build(record: Record, space: SearchSpace, device: Device, tick: Tick) -> Non
     """
     if not work_left(record, space).timings and record.of(Calibrated):
         return
-    path, anchors = record.path, _anchors(device, space, record)
+    path, anchors = record.path, anchor_networks(device, space, record)
     for go in range(record.conditions.goes):
-        for batch in _batches(_lacking(record, space, go), BATCH):
+        for batch in batches(_lacking(record, space, go), BATCH):
             _time_pieces(record, batch, go, device, anchors, tick)
         record = read(path)
-        for group in _batches(_networks(record, space, go), NETWORK_BATCH):
-            _time_networks(record, group, go, device, anchors, tick)
+        for group in batches(_networks(record, space, go), NETWORK_BATCH):
+            time_networks(record, group, go, device, anchors, tick)
         record = read(path)
-    for batch in _batches(_again(record), BATCH):
+    for batch in batches(_again(record), BATCH):
         _time_pieces(record, batch, AGAIN, device, anchors, tick)
     record = read(path)
     end = Calibrated(calibration=calibrated(record))
     if end not in record.of(Calibrated):
         append(path, [end])
+
+
+def anchor_networks(device: Device, space: SearchSpace, record: Record) -> list[bytes]:
+    """The space's smallest network and two drawn ones, those of them that the device can run; others where it can run none.
+
+    Raises:
+        Failed: it can run none of the tried ones.
+    """
+    head, rng = record.conditions.head, np.random.default_rng([record.conditions.seed, 2])
+    tried = [space.corners()[0], *(space.sample(rng) for _ in range(TRIED - 1))]
+    models = [bytes(emit(space.decode(picks, head)).SerializeToString(deterministic=True)) for picks in tried]
+    outcomes = time_each(device, models[:ANCHORS], _plan(record))
+    able = [m for m, o in zip(models, outcomes, strict=False) if not isinstance(o, Failed)]
+    for model in models[ANCHORS:] if not able else []:
+        (outcome,) = outcomes = time_each(device, [model], _plan(record))
+        if not isinstance(outcome, Failed):
+            return [model]
+    if not able:
+        raise Failed(f"{device.info().name} can run none of {TRIED} networks of {space.name}; the last: {outcomes[-1]}")
+    return able
+
+
+def time_networks(
+    record: Record, group: Sequence[tuple[Architecture, Use]], go: int, device: Device, anchors: Sequence[bytes], tick: Tick
+) -> None:
+    """Times whole networks in turns with the anchors and writes the rows, with the plan of the record's conditions."""
+    outcomes = _beside(anchors, [emit(arch) for arch, _ in group], device, _plan(record))
+    rows: list[Row] = [
+        Unable(arch=arch, error=o) if isinstance(o, str) else TimedNetwork(arch=arch, use=use, go=go, timing=o)
+        for (arch, use), o in zip(group, outcomes, strict=True)
+    ]
+    append(record.path, rows)
+    tick(advance=len(group))
+
+
+def batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    """The items in their order, ``size`` at a time."""
+    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def time_each(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
@@ -169,18 +207,6 @@ def _time_pieces(record: Record, batch: Sequence[Piece], go: int, device: Device
     tick(advance=len(batch))
 
 
-def _time_networks(
-    record: Record, group: Sequence[tuple[Architecture, Use]], go: int, device: Device, anchors: Sequence[bytes], tick: Tick
-) -> None:
-    outcomes = _beside(anchors, [emit(arch) for arch, _ in group], device, _plan(record))
-    rows: list[Row] = [
-        Unable(arch=arch, error=o) if isinstance(o, str) else TimedNetwork(arch=arch, use=use, go=go, timing=o)
-        for (arch, use), o in zip(group, outcomes, strict=True)
-    ]
-    append(record.path, rows)
-    tick(advance=len(group))
-
-
 def _beside(anchors: Sequence[bytes], models: Sequence[Model], device: Device, plan: TimingPlan) -> list[Timing | str]:
     """What each model took in turns with the anchors, or the reason why it cannot run.
 
@@ -197,26 +223,6 @@ def _beside(anchors: Sequence[bytes], models: Sequence[Model], device: Device, p
         str(o) if isinstance(o, Failed) else Timing.of(o, ratio=next(levels) / anchor_ms, anchor_ms=anchor_ms)
         for o in outcomes[len(anchors) :]
     ]
-
-
-def _anchors(device: Device, space: SearchSpace, record: Record) -> list[bytes]:
-    """The space's smallest network and two drawn ones, those of them that the device can run; others where it can run none.
-
-    Raises:
-        Failed: it can run none of the tried ones.
-    """
-    head, rng = record.conditions.head, np.random.default_rng([record.conditions.seed, 2])
-    tried = [space.corners()[0], *(space.sample(rng) for _ in range(TRIED - 1))]
-    models = [bytes(emit(space.decode(picks, head)).SerializeToString(deterministic=True)) for picks in tried]
-    outcomes = time_each(device, models[:ANCHORS], _plan(record))
-    able = [m for m, o in zip(models, outcomes, strict=False) if not isinstance(o, Failed)]
-    for model in models[ANCHORS:] if not able else []:
-        (outcome,) = outcomes = time_each(device, [model], _plan(record))
-        if not isinstance(outcome, Failed):
-            return [model]
-    if not able:
-        raise Failed(f"{device.info().name} can run none of {TRIED} networks of {space.name}; the last: {outcomes[-1]}")
-    return able
 
 
 def _plan(record: Record) -> TimingPlan:
@@ -268,10 +274,6 @@ def _uses(count: int, fit: int, held_out: int) -> list[Use]:
     """What each of ``count`` networks is for, evenly mixed; of fewer than were asked for, as many of each as the ratio gives."""
     share = fit / (fit + held_out)
     return ["fit" if math.ceil((i + 1) * share) > math.ceil(i * share) else "held out" for i in range(count)]
-
-
-def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def _short(value: object) -> str:
