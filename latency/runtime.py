@@ -1,6 +1,7 @@
 """ONNX Runtime's shared library for a device: taken out of a file, checked, kept by its hash."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -74,8 +75,9 @@ def from_file(path: Path, *, machine: str | None = None, libc: str | None = None
     return _library(path if not _is_archive(path) else _cached(data), data, elf)
 
 
+@functools.cache
 def installed() -> RuntimeLibrary | None:
-    """The library of the onnxruntime package installed here; None if it has none of its own, or not for Linux."""
+    """The library of the onnxruntime package installed here, read once; None if it has none of its own, or not for Linux."""
     try:
         files = importlib.metadata.files("onnxruntime") or []
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""This computer, timed through ONNX Runtime's Python package in this process."""
+"""This computer: through the runner, as every other device, or through ONNX Runtime's Python package in this process."""
 
 import contextlib
 import gc
@@ -51,7 +51,7 @@ class LocalDevice:
         if self._info is None:
             onnxruntime = onnxruntime_module()
             build = onnxruntime.get_build_info().removeprefix("ORT Build Info: ")
-            self._info = host_info(runtime=f"onnxruntime {onnxruntime.__version__}", runtime_build=build)
+            self._info = host_info(runtime=f"onnxruntime {onnxruntime.__version__} (python)", runtime_build=build)
         return self._info
 
     def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
@@ -80,9 +80,11 @@ class LocalDevice:
 
 
 def open_local(address: str, runtime: str = "") -> "LocalDevice | RunnerDevice":
-    """This computer: ``""`` and ``python`` time in this process, ``runner`` in a process of latency/runner's program.
+    """This computer: ``runner`` times in processes of latency/runner's program, ``python`` in this one.
 
-    A runtime file, as ``runtime`` or behind ``,runtime=``, is the runner's; ``python`` and ``runner`` may stand there too.
+    ``""`` is the runner where it is there for this computer and the installed onnxruntime has a library of its own: on Linux. On macOS
+    and Windows it is Python; which of the two it is stands in the device's runtime. A runtime file, as ``runtime`` or behind
+    ``,runtime=``, is the runner's; ``python`` and ``runner`` may stand there too.
 
     Raises:
         InvalidDevice: something else stands behind the colon.
@@ -90,6 +92,8 @@ def open_local(address: str, runtime: str = "") -> "LocalDevice | RunnerDevice":
         DeviceError: the runner is asked for where there is none.
     """
     from latency.devices.remote_device import split_address
+    from latency.runner import program_for
+    from latency.runtime import installed
     from latency.runtime_source import LOCAL_WAYS
 
     way, named = split_address(address, "local")
@@ -100,7 +104,10 @@ def open_local(address: str, runtime: str = "") -> "LocalDevice | RunnerDevice":
         raise InvalidDevice(f"local: after the colon may stand runner or python, got {way!r}")
     if way == "python" and chosen:
         raise InvalidDevice(f"local:python times with the onnxruntime package of this Python: to time {chosen}, say local:runner")
-    return LocalDevice() if way == "python" or not (way or chosen) else _open_runner(chosen)
+    if not (way or chosen):
+        own = installed() if platform.system() == "Linux" else None
+        way = "runner" if own and program_for(own.libc, platform.machine()) else "python"
+    return LocalDevice() if way == "python" else _open_runner(chosen)
 
 
 def _open_runner(chosen: str) -> "RunnerDevice":

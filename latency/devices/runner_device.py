@@ -21,9 +21,10 @@ from latency.devices.transport import Result, Transport
 from latency.errors import DeviceError, Failed, InvalidRuntime, Unreachable
 from latency.measurement import DeviceInfo, Measurement
 from latency.plan import TimingPlan
+from latency.preflight import aftermath, settle
 from latency.processes import Part, combined, in_processes
 from latency.runner import program_for
-from latency.runner.job import InvalidResult, JobModel, ModelResult, RunnerResult, decode, encode, limit_s
+from latency.runner.job import Guard, InvalidResult, JobModel, ModelResult, RunnerResult, decode, encode, limit_s
 from latency.runtime import RuntimeLibrary
 
 __all__ = ["RunnerDevice"]
@@ -66,7 +67,7 @@ class RunnerDevice:
         build = f"sha256 {library.sha256[:16]}"
         self._info = msgspec.structs.replace(facts, runtime=f"onnxruntime {library.version} (runner)", runtime_build=build)
         self._deployed: tuple[str, str] | None = None
-        self._seen = seen
+        self._seen, self._has_zones = seen, False
         self._references_ns: dict[tuple[object, ...], list[int]] = {}  # of the anchors, by what they depend on
         self._closed = False
 
@@ -86,9 +87,12 @@ class RunnerDevice:
         if not data:
             return ()
         cpus = self._cpus(plan)
+        notes = settle(self._transport, self._facts(), plan.settle_s) if plan.settle_s else ()
         parts = in_processes(len(data), plan, lambda order: self._process(data, order, plan, cpus))
+        notes += aftermath(self._transport) if plan.settle_s else ()
         return tuple(
-            combined(p, plan=plan, device=self._info, model_sha256=sha256(d), cpus=cpus) for p, d in zip(parts, data, strict=True)
+            combined(p, plan=plan, device=self._info, model_sha256=sha256(d), cpus=cpus, notes=notes)
+            for p, d in zip(parts, data, strict=True)
         )
 
     def outputs(self, model: Model, inputs: Mapping[str, np.ndarray], plan: TimingPlan = ONE_RUN) -> dict[str, np.ndarray]:
@@ -123,8 +127,15 @@ class RunnerDevice:
     def _cpus(self, plan: TimingPlan) -> tuple[int, ...]:
         if plan.cpus or not plan.cores:
             return plan.cpus
+        return cpus_for(plan, self._facts().classes, self._facts().allowed_cpus, name=self._transport.name)
+
+    def _facts(self) -> Facts:
         self._seen = self._seen or read_facts(self._transport)
-        return cpus_for(plan, self._seen.classes, self._seen.allowed_cpus, name=self._transport.name)
+        return self._seen
+
+    def _guard(self) -> Guard | None:
+        """For boards and phones that tell of heat: where nothing does, as in a virtual machine, waiting cures nothing."""
+        return Guard() if self._info.kind == "android" or (self._has_zones and self._info.kind != "local") else None
 
     def _process(self, data: Sequence[bytes], order: Sequence[int], plan: TimingPlan, cpus: tuple[int, ...]) -> list[Part]:
         """One process: the models in this order behind the anchors, whose times in the first process are their reference."""
@@ -132,8 +143,13 @@ class RunnerDevice:
         key = (plan.threads, plan.provider, plan.opt_level, cpus)
         references = self._references_ns.get(key, [0] * len(anchors))
         models = [JobModel(data=d) for d in (*anchors, *(data[i] for i in order))]
-        job = encode(self._library_there(), models, plan, cpus=cpus, references_ns=references[: len(anchors)])
-        result, _ = self._do(job, plan, limit_s(plan, len(models)), [*([-1] * len(anchors)), *order])
+        guard = self._guard() if any(references) else None
+        job = encode(self._library_there(), models, plan, cpus=cpus, references_ns=references, guard=guard)
+        result, _ = self._do(job, plan, limit_s(plan, len(models), guard), [*([-1] * len(anchors)), *order])
+        self._has_zones = result.zones > 0
+        if not all(m.samples_ns for m in result.models[len(anchors) :]):
+            slow = f"throttled: slower than at its start, and still so after {result.paused_ms / 1000:.0f} s of cooling"
+            raise DeviceError(f"{self._transport.name} is {slow}: let it cool, then start again")
         ran = [m.round_medians_ns for m in result.models[: len(anchors)]]
         references = [known or round(float(np.median(now or [0]))) for known, now in zip(references, ran, strict=True)]
         if anchors:
@@ -252,7 +268,10 @@ class RunnerDevice:
         ended = self._transport.run([runner, "size", runner], timeout_s=SHORT_S)
         said = " ".join((ended.err or ended.out).split()[-40:]) or f"exit code {ended.code}"
         machine = f"{self._library.machine} ({self._library.libc})"
-        raise DeviceError(f"{self._transport.name}: the runner for {machine} does not start there: {said}")
+        # A file that was put there executable, and may not be executed: its file system is mounted noexec.
+        where = "set TMPDIR here, or XDG_CACHE_HOME on a board, to a folder where programs may run"
+        hint = f"; is {self._transport.folder} mounted noexec? {where}" if "ermission denied" in said else ""
+        raise DeviceError(f"{self._transport.name}: the runner for {machine} does not start there: {said}{hint}")
 
 
 def _part(model: ModelResult, result: RunnerResult, anchors: Sequence[tuple[int, ...]], references_ns: Sequence[int]) -> Part:

@@ -9,7 +9,6 @@ import onnx
 import pytest
 
 from latency import DEVICES, Device, DeviceError, DeviceInfo, Failed, TimingPlan, open_device
-from tests.latency.devices.ways import RUNNER
 from tests.latency.models import conv_net
 
 PLAN = TimingPlan(warmup_runs=1, warmup_ms=0, min_rounds=3, min_samples=6, min_ms=0, max_ms=50, half_width=0.5)
@@ -17,7 +16,7 @@ PLAN = TimingPlan(warmup_runs=1, warmup_ms=0, min_rounds=3, min_samples=6, min_m
 
 # Where a device must be there first: the fixture that makes one, or skips.
 MADE = {"ssh": "board_device", "android": "phone_device"}
-PARAMS = [*(pytest.param(spec, marks=pytest.mark.device) if spec in MADE else spec for spec in DEVICES), RUNNER]
+PARAMS = [*(pytest.param(spec, marks=pytest.mark.device) if spec in MADE else spec for spec in DEVICES), "local:python"]
 
 
 @pytest.fixture(params=PARAMS)

@@ -41,11 +41,17 @@ def test_this_computer_is_timed_with_the_library_that_is_named(spec: str) -> Non
         assert device.info().runtime_build == f"sha256 {LIBRARY.sha256[:16]}"
 
 
-@pytest.mark.parametrize(("way", "runner"), [("python", False), ("runner", True)])
+@pytest.mark.parametrize(("way", "runner"), [("", True), ("python", False), ("runner", True)])
 @pytest.mark.skipif(LIBRARY is None, reason="onnxruntime's package has no library of its own here")
 def test_runtime_may_name_the_way_to_time_this_computer(way: str, runner: bool) -> None:
     with contextlib.closing(open_device("local", runtime=way)) as device:
-        assert device.info().runtime.endswith("(runner)") == runner
+        assert device.info().runtime.endswith("(runner)" if runner else "(python)")
+
+
+def test_python_times_this_computer_where_there_is_no_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    with contextlib.closing(open_device("local")) as device:
+        assert device.info().runtime.endswith("(python)")
 
 
 def test_a_library_for_phones_is_refused_for_this_computer(tmp_path: Path) -> None:

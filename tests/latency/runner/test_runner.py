@@ -15,7 +15,7 @@ import pytest
 from latency import QUICK, TimingPlan
 from latency.measurement import half_width
 from latency.runner import SOURCES, program_for
-from latency.runner.job import JobModel, RunnerResult, decode, encode
+from latency.runner.job import Guard, JobModel, RunnerResult, decode, encode
 from latency.runtime import RuntimeLibrary, installed
 from tests.latency.models import conv_net
 
@@ -213,3 +213,47 @@ def test_the_reason_to_stop_is_told(tmp_path: Path, library: RuntimeLibrary) -> 
         plan = msgspec.structs.replace(endless, **changes)
         (model,) = timed(tmp_path, library, plan, NET).models
         assert model.stopped == reason
+
+
+def guarded(folder: Path, library: RuntimeLibrary, reference_ns: int, guard: Guard, sysfs: Path | None = None) -> RunnerResult:
+    """A small anchor and a model, where the anchor's reference is ``reference_ns``."""
+    models = [JobModel(data=NET), JobModel(data=conv_net(ch=8).SerializeToString())]
+    job = encode(str(library.path), models, PLAN, references_ns=(reference_ns,), guard=guard)
+    return result_of(folder, job if sysfs is None else job.replace(b"\ndata\n", f"\nsysfs {sysfs}\ndata\n".encode(), 1))
+
+
+SHORT = Guard(pause_ms=2, longest_pause_ms=5, pauses=3, throttled=1e18)
+
+
+def test_a_device_slower_than_its_reference_is_left_to_cool_twice_as_long_each_time_and_then_given_up(
+    tmp_path: Path, library: RuntimeLibrary
+) -> None:
+    result = guarded(tmp_path, library, 1, SHORT)
+    assert (result.pauses, result.paused_ms) == (3, 2 + 4 + 5)
+    assert (result.models[1].stopped, result.models[1].samples_ns) == ("throttled", ())
+
+
+def test_a_device_far_slower_than_its_reference_is_given_up_at_once(tmp_path: Path, library: RuntimeLibrary) -> None:
+    result = guarded(tmp_path, library, 1, msgspec.structs.replace(SHORT, throttled=1.15))
+    assert (result.pauses, result.models[1].stopped) == (0, "throttled")
+
+
+def test_a_device_as_fast_as_its_reference_is_left_alone(tmp_path: Path, library: RuntimeLibrary) -> None:
+    result = guarded(tmp_path, library, 10**12, SHORT)
+    assert (result.pauses, len(result.models[1].samples_ns) >= PLAN.min_rounds) == (0, True)
+
+
+def test_frequency_and_the_hottest_processor_zone_are_told_by_round(tmp_path: Path, library: RuntimeLibrary) -> None:
+    sysfs = tmp_path / "sysfs"
+    for cpu in range(os.cpu_count() or 1):
+        folder = sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_cur_freq").write_text("2400000\n")
+    for i, (kind, value) in enumerate([("battery", "70000"), ("cpu-0", "41000"), ("cpu-1", "43500"), ("cpu-2", "-274000")]):
+        zone = sysfs / f"class/thermal/thermal_zone{i}"
+        zone.mkdir(parents=True)
+        (zone / "type").write_text(f"{kind}\n")
+        (zone / "temp").write_text(f"{value}\n")
+    result = guarded(tmp_path, library, 10**12, SHORT, sysfs)
+    rounds = len(result.models[1].samples_ns)
+    assert (result.zones, result.mhz, result.milli_c) == (3, (2400,) * rounds, (43500,) * rounds)
