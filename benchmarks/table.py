@@ -3,8 +3,8 @@
     python benchmarks/table.py [--space mnasnet] [--sizes 32 96] [--networks 100] [--device local] [--out benchmarks] [--work tables]
 
 For each input size: a table of every distinct piece of the space (as ``python -m latency.build_table`` makes it), then networks
-drawn evenly from the picks' menus, none of which the table was calibrated by or judged by. Each is timed in three processes that
-lie apart in time, beside the three networks that anchor the table. ``as measured`` holds the estimate against the plain median of
+drawn evenly from the picks' menus, none of which the table was calibrated by or judged by. Each is timed as those were, in three processes
+that lie apart in time, beside the three networks that anchor the table. ``as measured`` holds the estimate against the plain median of
 the three; ``at the table's speed`` against the same with the device's speed at the moment divided out, as the anchors show it.
 
 All measurements go to the work folder as they come: after an interruption the same command goes on. Writes table.csv and table.md.
@@ -83,8 +83,7 @@ def one_size(size: int, given: argparse.Namespace, device: Device) -> Found:
     table = open_table(path)
     show(table, console)
     archs = drawn(space, given.networks, besides=table.record)
-    other = msgspec.structs.replace(conditions, plan=plan_named("quick", processes=3))
-    measured = measure(open_record(path.with_suffix(".networks.jsonl"), other), space, archs, device)
+    measured = measure(open_record(path.with_suffix(".networks.jsonl"), conditions), space, archs, device)
     reference_ms = anchor_ms(table.record)
     return Found(size=size, table=table, networks=[
         (arch, estimate, statistics.median(t.ms for t in goes), reference_ms * statistics.median(t.ratio for t in goes))

@@ -35,10 +35,13 @@ from latency.turns import levelled_ms
 from search_spaces.architecture import Architecture, Piece, pieces
 from search_spaces.space import SearchSpace
 
-__all__ = ["Work", "anchor_networks", "batches", "build", "go_plan", "open_record", "time_each", "time_networks", "work_left"]
+__all__ = [
+    "Work", "anchor_networks", "batches", "build", "go_plan", "network_plan", "open_record", "time_each", "time_networks", "work_left",
+]  # fmt: skip
 
 BATCH, NETWORK_BATCH = 32, 8  # models that take turns, beside the anchor: all of them are in memory at once
 AGAIN_SHARE = 0.05
+LONGER = 4
 DRAWN = 1000  # networks of which those to calibrate by are chosen
 WAYS = ("device_spec", "runtime")  # the way to the device may be another, and the device not
 ANCHORS, TRIED = 3, 8  # networks beside which everything is timed, and tried before a device is said to run none
@@ -49,6 +52,13 @@ _Item = TypeVar("_Item")
 def go_plan(plan: TimingPlan) -> TimingPlan:
     """How one go of a table is timed, of which there are as many as the plan has processes: one process, beside the table's own anchor."""
     return msgspec.structs.replace(plan, processes=1, more_processes=0, anchor=False)
+
+
+def network_plan(plan: TimingPlan) -> TimingPlan:
+    """The same for whole networks: as few as they are, all estimates hang on them, and each is timed four times as long."""
+    go = go_plan(plan)
+    longer = {name: LONGER * getattr(go, name) for name in ("min_ms", "max_ms")}
+    return msgspec.structs.replace(go, min_rounds=2 * go.min_rounds, min_samples=2 * go.min_samples, **longer)
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,8 +158,8 @@ def anchor_networks(device: Device, space: SearchSpace, record: Record) -> list[
 def time_networks(
     record: Record, group: Sequence[tuple[Architecture, Use]], go: int, device: Device, anchors: Sequence[bytes], tick: Tick
 ) -> None:
-    """Times whole networks in turns with the anchors and writes the rows, with the plan of the record's conditions."""
-    outcomes = _beside(anchors, [emit(arch) for arch, _ in group], device, _plan(record))
+    """Times whole networks in turns with the anchors and writes the rows, with the ``network_plan`` of the record's plan."""
+    outcomes = _beside(anchors, [emit(arch) for arch, _ in group], device, network_plan(record.conditions.plan))
     rows: list[Row] = [
         Unable(arch=arch, error=o) if isinstance(o, str) else TimedNetwork(arch=arch, use=use, go=go, timing=o)
         for (arch, use), o in zip(group, outcomes, strict=True)

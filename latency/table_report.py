@@ -9,7 +9,7 @@ import msgspec
 from latency.calibration import TERMS, Judged
 from latency.console import Console, duration
 from latency.table import LatencyTable
-from latency.table_building import ANCHORS, BATCH, NETWORK_BATCH, Work, go_plan
+from latency.table_building import ANCHORS, BATCH, NETWORK_BATCH, Work, go_plan, network_plan
 from latency.table_record import AGAIN, Record
 
 __all__ = ["announce", "as_json", "seconds_spent", "show"]
@@ -25,8 +25,9 @@ def announce(record: Record, work: Work, console: Console) -> None:
     where = f"{c.device.name} with {c.device.runtime}, {c.plan.threads} thread{'s' * (c.plan.threads != 1)}"
     console.say(f"table of {c.space} x{c.width:g} at {c.input_chw[1]} px: {c.pieces} pieces in {c.goes} goes, on {where}")
     if work.timings:
-        batches = work.pieces / BATCH + work.again / BATCH + work.networks / NETWORK_BATCH
-        longest_s = (work.timings + ANCHORS * batches) * go_plan(c.plan).longest_ms / 1000
+        pieces = (work.pieces + work.again) * (1 + ANCHORS / BATCH) * go_plan(c.plan).longest_ms
+        networks = work.networks * (1 + ANCHORS / NETWORK_BATCH) * network_plan(c.plan).longest_ms
+        longest_s = (pieces + networks) / 1000
         left = f"{work.pieces} of pieces, {work.again} of pieces once more and {work.networks} of whole networks"
         console.say(f"timings left: {left}; at most about {duration(longest_s)}, half of it where the device is quiet")
 

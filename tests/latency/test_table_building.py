@@ -11,7 +11,7 @@ from latency.errors import Failed, InvalidTable, Unreachable
 from latency.onnx_graph import emit_piece
 from latency.piece_work import piece_work
 from latency.plan import TABLE
-from latency.table_building import build, go_plan, open_record, spread, time_each, work_left
+from latency.table_building import build, go_plan, network_plan, open_record, spread, time_each, work_left
 from latency.table_record import AGAIN, TimedNetwork, TimedPiece, read
 from search_spaces import pieces
 from tests.latency.tables import HEAD, SMALL, built, conditions, no_tick
@@ -131,6 +131,12 @@ def test_device_with_another_runtime_is_refused(tmp_path: Path) -> None:
 def test_a_go_is_one_process_beside_the_table_s_own_anchor() -> None:
     plan = go_plan(TABLE)
     assert (plan.processes, plan.more_processes, plan.anchor, plan.max_ms) == (1, 0, False, TABLE.max_ms)
+
+
+def test_whole_networks_are_timed_for_longer() -> None:
+    piece, network = go_plan(TABLE), network_plan(TABLE)
+    assert (network.processes, network.max_ms, network.min_ms) == (1, 4 * piece.max_ms, 4 * piece.min_ms)
+    assert network.warmup_ms == piece.warmup_ms
 
 
 def test_models_that_cannot_run_are_told_from_the_others() -> None:
