@@ -43,7 +43,7 @@ BATCH, NETWORK_BATCH = 32, 8  # models that take turns, beside the anchor: all o
 AGAIN_SHARE = 0.05
 LONGER = 4
 DRAWN = 1000  # networks of which those to calibrate by are chosen
-WAYS = ("device_spec", "runtime")  # the way to the device may be another, and the device not
+WAYS = ("device_spec", "runtime", "device governor", "device timer_ns")  # these may differ and the device be the same
 ANCHORS, TRIED = 3, 8  # networks beside which everything is timed, and tried before a device is said to run none
 
 _Item = TypeVar("_Item")
@@ -80,16 +80,14 @@ def open_record(path: Path, conditions: Conditions) -> Record:
     Raises:
         InvalidTable: the file holds something else, or a table of other conditions; names what differs.
     """
-    if not path.exists() or not path.stat().st_size:
+    if not path.exists() or _is_torn_start(path.read_bytes(), conditions):
         append(path, [conditions])
         return read(path)
     record = read(path)
-    was, now = (msgspec.to_builtins(c) | {"device": f"{c.device.name} with {c.device.runtime}"} for c in (record.conditions, conditions))
-    differing = [name for name in now if was[name] != now[name] and name not in WAYS]
-    if not differing and record.conditions.device.id != conditions.device.id:
-        differing = ["device"]
+    was, now = _flat(record.conditions), _flat(conditions)
+    differing = [name for name in now if was[name] != now[name]]
     if differing:
-        what = "; ".join(f"{name} is {_short(was[name])} there, {_short(now[name])} here" for name in differing)
+        what = "; ".join(f"{name} is {was[name]} there, {now[name]} here" for name in differing)
         raise InvalidTable(f"{path} is a table of other conditions ({what}): name another --out")
     return record
 
@@ -286,5 +284,13 @@ def _uses(count: int, fit: int, held_out: int) -> list[Use]:
     return ["fit" if math.ceil((i + 1) * share) > math.ceil(i * share) else "held out" for i in range(count)]
 
 
-def _short(value: object) -> str:
-    return "another" if isinstance(value, dict) else str(value)
+def _flat(conditions: Conditions) -> dict[str, object]:
+    """Whatever must be the same to go on with a table, by name."""
+    table = msgspec.to_builtins(conditions)
+    parts = {f"{part} {name}": value for part in ("device", "plan", "head") for name, value in table.pop(part).items()}
+    return {name: value for name, value in (table | parts).items() if name not in WAYS}
+
+
+def _is_torn_start(content: bytes, conditions: Conditions) -> bool:
+    """Whether a file holds nothing but the beginning of its first line: a kill came first."""
+    return b"\n" not in content and (not content or msgspec.json.encode(conditions).startswith(content))

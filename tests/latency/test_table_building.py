@@ -107,7 +107,7 @@ def test_device_that_runs_nothing_is_said_so(tmp_path: Path) -> None:
     [
         ({"seed": 7}, "seed is 0 there, 7 here"),
         ({"width": 0.5}, "width is 1.0 there, 0.5 here"),
-        ({"plan": msgspec.structs.replace(TABLE, threads=2)}, "plan is another there"),
+        ({"plan": msgspec.structs.replace(TABLE, threads=2)}, "plan threads is 1 there, 2 here"),
     ],
 )
 def test_table_of_other_conditions_is_refused_by_the_difference(tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -124,7 +124,7 @@ def test_same_device_by_another_address_goes_on(tmp_path: Path) -> None:
 def test_device_with_another_runtime_is_refused(tmp_path: Path) -> None:
     open_record(tmp_path / "t.jsonl", conditions())
     other = msgspec.structs.replace(conditions().device, runtime="fake 2")
-    with pytest.raises(InvalidTable, match=r"device is fake .* with fake 1 there, fake .* with fake 2 here"):
+    with pytest.raises(InvalidTable, match=r"device runtime is fake 1 there, fake 2 here"):
         open_record(tmp_path / "t.jsonl", msgspec.structs.replace(conditions(), device=other))
 
 
@@ -159,6 +159,18 @@ def test_networks_are_spread_evenly() -> None:
     assert spread([0.0, 0.1, 0.2, 0.3, 5.0, 9.0, 10.0], 3) == [0, 4, 6]
     assert spread([1.0, 2.0], 3) == [0, 1]
     assert spread([], 3) == []
+
+
+def test_file_torn_in_its_first_line_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(msgspec.json.encode(conditions())[:40])
+    assert open_record(tmp_path / "t.jsonl", conditions()).conditions == conditions()
+
+
+def test_file_of_something_else_without_a_line_break_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b"my notes")
+    with pytest.raises(InvalidTable, match="no latency table"):
+        open_record(tmp_path / "t.jsonl", conditions())
+    assert (tmp_path / "t.jsonl").read_bytes() == b"my notes"
 
 
 def test_building_in_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
