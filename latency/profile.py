@@ -1,7 +1,7 @@
 """VERB  python -m latency.profile MODEL…: how long ONNX models take on devices, and whether the number can be trusted."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ def main(
     from latency.model_files import open_models
     from latency.model_inputs import parse_shapes
     from latency.profile_report import Report, as_json, show
-    from latency.profiling import SESSIONS, compared, keep, profile
+    from latency.profiling import SESSIONS, compared, keep, profile, widened
     from latency.store import open_store
 
     _require_folders(out, png)
@@ -87,6 +87,7 @@ def main(
         with console.progress(len(models) * len(devices), "timed") as tick:
             results = profile(models, devices, plan, sessions=sessions, tick=tick, stored={} if is_fresh or is_comparison else stored)
         keep(results, store, plan_name)
+        results = widened(results, store)
     report = Report(
         plan=plan, plan_name=plan_name, devices=infos, results=results, comparisons=compared(results) if is_comparison else {},
         ops=_ops(results, plan, console) if wants_ops or png else [],
@@ -96,9 +97,15 @@ def main(
     else:
         show(report, console)
     _write(report, out, png, console)
-    if errors := dict.fromkeys(f"{r.device}: {r.error}" for r in results if r.error):
-        for error in errors:
-            console.error(error)
+    _fail_for(dict.fromkeys(f"{r.device}: {r.error}" for r in results if r.error), console)
+
+
+def _fail_for(errors: Iterable[str], console: "Console") -> None:
+    """Exit code 1, and what went wrong, where anything did."""
+    said = list(errors)
+    for error in said:
+        console.error(error)
+    if said:
         raise click.exceptions.Exit(1)
 
 
@@ -149,10 +156,7 @@ def _sustain(
     if out:
         out.write_bytes(document + b"\n")
         console.say(f"wrote {out}")
-    if errors := [f"{each.model} on {each.device} ended early: {each.error}" for each in found if each.error]:
-        for error in errors:
-            console.error(error)
-        raise click.exceptions.Exit(1)
+    _fail_for((f"{each.model} on {each.device} ended early: {each.error}" for each in found if each.error), console)
 
 
 def _in_int8(

@@ -16,9 +16,9 @@ from latency.measurement import DeviceInfo
 from latency.plan import TimingPlan
 from latency.predictor import Predictor, fit_predictor
 from latency.table_record import AGAIN, Calibrated, Record, Timing, read
-from search_spaces.architecture import Architecture, Block, Piece, pieces
+from search_spaces.architecture import Architecture, Head, Piece, pieces
 
-__all__ = ["Drift", "Estimate", "LatencyTable", "calibrated", "command", "open_table", "pieces_ms"]
+__all__ = ["Drift", "Estimate", "LatencyTable", "anchor_ms", "calibrated", "command", "open_table", "pieces_ms"]
 
 CONDITIONS = ("threads", "cores", "provider", "precision", "opt_level")  # of a plan: another makes another latency
 DRIFTED = 0.03
@@ -145,6 +145,9 @@ class LatencyTable:
         failed = sum(p in self.record.unable for p in unknown)
         if failed:
             return f"{many} no latency in {self.record.path} ({shown}), for the device cannot run {failed} of them; open it to predict them"
+        if all(isinstance(p.layer, Head) for p in unknown):
+            outputs = self.record.conditions.head.outputs
+            return f"{many} no latency in {self.record.path} ({shown}), which was built with --outputs {outputs}: build one with your own"
         return f"{many} no latency in {self.record.path} ({shown}); build a table of their space, such as: {command(self.record)}"
 
     def _estimate(self, ms: float, share: float) -> Estimate:
@@ -171,7 +174,7 @@ def calibrated(record: Record) -> Calibration:
     Raises:
         Failed: the device could run none to fit to, or none to judge by.
     """
-    known, reference_ms = pieces_ms(record), _anchor_ms(record)
+    known, reference_ms = pieces_ms(record), anchor_ms(record)
     uses: dict[str, tuple[list[list[tuple[float, ...]]], list[float]]] = {"fit": ([], []), "held out": ([], [])}
     for arch, (use, goes) in record.networks.items():
         if all(p in known for p in pieces(arch)):
@@ -187,8 +190,14 @@ def calibrated(record: Record) -> Calibration:
 
 def pieces_ms(record: Record) -> dict[Piece, float]:
     """What each piece takes: the median of its goes, each at the speed that the device has on the whole, as the anchors show it."""
-    reference_ms = _anchor_ms(record)
+    reference_ms = anchor_ms(record)
     return {piece: _ms(goes, reference_ms) for piece, goes in record.pieces.items() if goes.keys() - {AGAIN}}
+
+
+def anchor_ms(record: Record) -> float:
+    """The anchors' median over all batches."""
+    found = {t.anchor_ms for goes in record.pieces.values() for go, t in goes.items() if go != AGAIN}
+    return statistics.median(found)
 
 
 def command(record: Record) -> str:
@@ -207,12 +216,6 @@ def _ms(goes: Mapping[int, Timing], reference_ms: float) -> float:
     return reference_ms * statistics.median(t.ratio for go, t in goes.items() if go != AGAIN)
 
 
-def _anchor_ms(record: Record) -> float:
-    """The anchors' median over all batches."""
-    found = {t.anchor_ms for goes in record.pieces.values() for go, t in goes.items() if go != AGAIN}
-    return statistics.median(found)
-
-
 def _plain(value: object) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
@@ -220,8 +223,8 @@ def _plain(value: object) -> str:
 def _described(piece: Piece) -> str:
     c, h, w = piece.in_chw
     where = f"at {c}×{h}×{w}"
-    if not isinstance(piece.layer, Block):
-        return f"{piece.layer.kind} head {where}"
     b = piece.layer
+    if isinstance(b, Head):
+        return f"head of {b.outputs} outputs {where}"
     extras = [f"k{b.kernel}", f"s{b.stride}", *([f"SE {b.se_ch}"] if b.se_ch else []), *([b.skip] if b.skip != "none" else [])]
     return f"{b.op} {b.in_ch}→{b.out_ch} {' '.join(extras)} {where}"

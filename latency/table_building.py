@@ -35,12 +35,15 @@ from latency.turns import levelled_ms
 from search_spaces.architecture import Architecture, Piece, pieces
 from search_spaces.space import SearchSpace
 
-__all__ = ["Work", "build", "go_plan", "open_record", "time_each", "work_left"]
+__all__ = [
+    "Work", "anchor_networks", "batches", "build", "go_plan", "network_plan", "open_record", "time_each", "time_networks", "work_left",
+]  # fmt: skip
 
 BATCH, NETWORK_BATCH = 32, 8  # models that take turns, beside the anchor: all of them are in memory at once
 AGAIN_SHARE = 0.05
+LONGER = 4
 DRAWN = 1000  # networks of which those to calibrate by are chosen
-WAYS = ("device_spec", "runtime")  # the way to the device may be another, and the device not
+WAYS = ("device_spec", "runtime", "device governor", "device timer_ns")  # these may differ and the device be the same
 ANCHORS, TRIED = 3, 8  # networks beside which everything is timed, and tried before a device is said to run none
 
 _Item = TypeVar("_Item")
@@ -49,6 +52,13 @@ _Item = TypeVar("_Item")
 def go_plan(plan: TimingPlan) -> TimingPlan:
     """How one go of a table is timed, of which there are as many as the plan has processes: one process, beside the table's own anchor."""
     return msgspec.structs.replace(plan, processes=1, more_processes=0, anchor=False)
+
+
+def network_plan(plan: TimingPlan) -> TimingPlan:
+    """The same for whole networks: as few as they are, all estimates hang on them, and each is timed four times as long."""
+    go = go_plan(plan)
+    longer = {name: LONGER * getattr(go, name) for name in ("min_ms", "max_ms")}
+    return msgspec.structs.replace(go, min_rounds=2 * go.min_rounds, min_samples=2 * go.min_samples, **longer)
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,16 +80,14 @@ def open_record(path: Path, conditions: Conditions) -> Record:
     Raises:
         InvalidTable: the file holds something else, or a table of other conditions; names what differs.
     """
-    if not path.exists() or not path.stat().st_size:
+    if not path.exists() or _is_torn_start(path.read_bytes(), conditions):
         append(path, [conditions])
         return read(path)
     record = read(path)
-    was, now = (msgspec.to_builtins(c) | {"device": f"{c.device.name} with {c.device.runtime}"} for c in (record.conditions, conditions))
-    differing = [name for name in now if was[name] != now[name] and name not in WAYS]
-    if not differing and record.conditions.device.id != conditions.device.id:
-        differing = ["device"]
+    was, now = _flat(record.conditions), _flat(conditions)
+    differing = [name for name in now if was[name] != now[name]]
     if differing:
-        what = "; ".join(f"{name} is {_short(was[name])} there, {_short(now[name])} here" for name in differing)
+        what = "; ".join(f"{name} is {was[name]} there, {now[name]} here" for name in differing)
         raise InvalidTable(f"{path} is a table of other conditions ({what}): name another --out")
     return record
 
@@ -109,20 +117,58 @@ def build(record: Record, space: SearchSpace, device: Device, tick: Tick) -> Non
     """
     if not work_left(record, space).timings and record.of(Calibrated):
         return
-    path, anchors = record.path, _anchors(device, space, record)
+    path, anchors = record.path, anchor_networks(device, space, record)
     for go in range(record.conditions.goes):
-        for batch in _batches(_lacking(record, space, go), BATCH):
+        for batch in batches(_lacking(record, space, go), BATCH):
             _time_pieces(record, batch, go, device, anchors, tick)
         record = read(path)
-        for group in _batches(_networks(record, space, go), NETWORK_BATCH):
-            _time_networks(record, group, go, device, anchors, tick)
+        for group in batches(_networks(record, space, go), NETWORK_BATCH):
+            time_networks(record, group, go, device, anchors, tick)
         record = read(path)
-    for batch in _batches(_again(record), BATCH):
+    for batch in batches(_again(record), BATCH):
         _time_pieces(record, batch, AGAIN, device, anchors, tick)
     record = read(path)
     end = Calibrated(calibration=calibrated(record))
     if end not in record.of(Calibrated):
         append(path, [end])
+
+
+def anchor_networks(device: Device, space: SearchSpace, record: Record) -> list[bytes]:
+    """The space's smallest network and two drawn ones, those of them that the device can run; others where it can run none.
+
+    Raises:
+        Failed: it can run none of the tried ones.
+    """
+    head, rng = record.conditions.head, np.random.default_rng([record.conditions.seed, 2])
+    tried = [space.corners()[0], *(space.sample(rng) for _ in range(TRIED - 1))]
+    models = [bytes(emit(space.decode(picks, head)).SerializeToString(deterministic=True)) for picks in tried]
+    outcomes = time_each(device, models[:ANCHORS], _plan(record))
+    able = [m for m, o in zip(models, outcomes, strict=False) if not isinstance(o, Failed)]
+    for model in models[ANCHORS:] if not able else []:
+        (outcome,) = outcomes = time_each(device, [model], _plan(record))
+        if not isinstance(outcome, Failed):
+            return [model]
+    if not able:
+        raise Failed(f"{device.info().name} can run none of {TRIED} networks of {space.name}; the last: {outcomes[-1]}")
+    return able
+
+
+def time_networks(
+    record: Record, group: Sequence[tuple[Architecture, Use]], go: int, device: Device, anchors: Sequence[bytes], tick: Tick
+) -> None:
+    """Times whole networks in turns with the anchors and writes the rows, with the ``network_plan`` of the record's plan."""
+    outcomes = _beside(anchors, [emit(arch) for arch, _ in group], device, network_plan(record.conditions.plan))
+    rows: list[Row] = [
+        Unable(arch=arch, error=o) if isinstance(o, str) else TimedNetwork(arch=arch, use=use, go=go, timing=o)
+        for (arch, use), o in zip(group, outcomes, strict=True)
+    ]
+    append(record.path, rows)
+    tick(advance=len(group))
+
+
+def batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    """The items in their order, ``size`` at a time."""
+    return (items[i : i + size] for i in range(0, len(items), size))
 
 
 def time_each(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
@@ -169,18 +215,6 @@ def _time_pieces(record: Record, batch: Sequence[Piece], go: int, device: Device
     tick(advance=len(batch))
 
 
-def _time_networks(
-    record: Record, group: Sequence[tuple[Architecture, Use]], go: int, device: Device, anchors: Sequence[bytes], tick: Tick
-) -> None:
-    outcomes = _beside(anchors, [emit(arch) for arch, _ in group], device, _plan(record))
-    rows: list[Row] = [
-        Unable(arch=arch, error=o) if isinstance(o, str) else TimedNetwork(arch=arch, use=use, go=go, timing=o)
-        for (arch, use), o in zip(group, outcomes, strict=True)
-    ]
-    append(record.path, rows)
-    tick(advance=len(group))
-
-
 def _beside(anchors: Sequence[bytes], models: Sequence[Model], device: Device, plan: TimingPlan) -> list[Timing | str]:
     """What each model took in turns with the anchors, or the reason why it cannot run.
 
@@ -197,26 +231,6 @@ def _beside(anchors: Sequence[bytes], models: Sequence[Model], device: Device, p
         str(o) if isinstance(o, Failed) else Timing.of(o, ratio=next(levels) / anchor_ms, anchor_ms=anchor_ms)
         for o in outcomes[len(anchors) :]
     ]
-
-
-def _anchors(device: Device, space: SearchSpace, record: Record) -> list[bytes]:
-    """The space's smallest network and two drawn ones, those of them that the device can run; others where it can run none.
-
-    Raises:
-        Failed: it can run none of the tried ones.
-    """
-    head, rng = record.conditions.head, np.random.default_rng([record.conditions.seed, 2])
-    tried = [space.corners()[0], *(space.sample(rng) for _ in range(TRIED - 1))]
-    models = [bytes(emit(space.decode(picks, head)).SerializeToString(deterministic=True)) for picks in tried]
-    outcomes = time_each(device, models[:ANCHORS], _plan(record))
-    able = [m for m, o in zip(models, outcomes, strict=False) if not isinstance(o, Failed)]
-    for model in models[ANCHORS:] if not able else []:
-        (outcome,) = outcomes = time_each(device, [model], _plan(record))
-        if not isinstance(outcome, Failed):
-            return [model]
-    if not able:
-        raise Failed(f"{device.info().name} can run none of {TRIED} networks of {space.name}; the last: {outcomes[-1]}")
-    return able
 
 
 def _plan(record: Record) -> TimingPlan:
@@ -270,9 +284,13 @@ def _uses(count: int, fit: int, held_out: int) -> list[Use]:
     return ["fit" if math.ceil((i + 1) * share) > math.ceil(i * share) else "held out" for i in range(count)]
 
 
-def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
+def _flat(conditions: Conditions) -> dict[str, object]:
+    """Whatever must be the same to go on with a table, by name."""
+    table = msgspec.to_builtins(conditions)
+    parts = {f"{part} {name}": value for part in ("device", "plan", "head") for name, value in table.pop(part).items()}
+    return {name: value for name, value in (table | parts).items() if name not in WAYS}
 
 
-def _short(value: object) -> str:
-    return "another" if isinstance(value, dict) else str(value)
+def _is_torn_start(content: bytes, conditions: Conditions) -> bool:
+    """Whether a file holds nothing but the beginning of its first line: a kill came first."""
+    return b"\n" not in content and (not content or msgspec.json.encode(conditions).startswith(content))

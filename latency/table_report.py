@@ -1,18 +1,21 @@
 """What is said of a table: before it is measured how much there is to do, afterwards how far it can be trusted."""
 
 import statistics
+from datetime import datetime
+from itertools import pairwise
 
 import msgspec
 
 from latency.calibration import TERMS, Judged
 from latency.console import Console, duration
 from latency.table import LatencyTable
-from latency.table_building import ANCHORS, BATCH, NETWORK_BATCH, Work, go_plan
+from latency.table_building import ANCHORS, BATCH, NETWORK_BATCH, Work, go_plan, network_plan
 from latency.table_record import AGAIN, Record
 
-__all__ = ["announce", "as_json", "show"]
+__all__ = ["announce", "as_json", "seconds_spent", "show"]
 
 SHOWN = 3
+PAUSE_S = 120.0  # a batch takes seconds: what lies further apart was interrupted
 DOUBTED = 0.1  # share of doubtful measurements worth a warning
 
 
@@ -22,8 +25,9 @@ def announce(record: Record, work: Work, console: Console) -> None:
     where = f"{c.device.name} with {c.device.runtime}, {c.plan.threads} thread{'s' * (c.plan.threads != 1)}"
     console.say(f"table of {c.space} x{c.width:g} at {c.input_chw[1]} px: {c.pieces} pieces in {c.goes} goes, on {where}")
     if work.timings:
-        batches = work.pieces / BATCH + work.again / BATCH + work.networks / NETWORK_BATCH
-        longest_s = (work.timings + ANCHORS * batches) * go_plan(c.plan).longest_ms / 1000
+        pieces = (work.pieces + work.again) * (1 + ANCHORS / BATCH) * go_plan(c.plan).longest_ms
+        networks = work.networks * (1 + ANCHORS / NETWORK_BATCH) * network_plan(c.plan).longest_ms
+        longest_s = (pieces + networks) / 1000
         left = f"{work.pieces} of pieces, {work.again} of pieces once more and {work.networks} of whole networks"
         console.say(f"timings left: {left}; at most about {duration(longest_s)}, half of it where the device is quiet")
 
@@ -31,7 +35,9 @@ def announce(record: Record, work: Work, console: Console) -> None:
 def show(table: LatencyTable, console: Console) -> None:
     """Prints what was measured, how good estimates are on networks that were not fitted to, and what speaks against it."""
     record, calibration = table.record, table.calibration
-    console.result(f"pieces measured: {len(table.pieces_ms)} of {record.conditions.pieces}")
+    spent_s = seconds_spent(record)
+    took = f", in {duration(spent_s)}" if spent_s else ""
+    console.result(f"pieces measured: {len(table.pieces_ms)} of {record.conditions.pieces}{took}")
     console.result(f"estimates, calibrated on {calibration.fitted} whole networks and held against {calibration.held_out.networks} others:")
     rows = {"calibrated": calibration.held_out, "a + b · sum": calibration.line, "sum alone": calibration.sum_alone}
     columns = ("estimate", "MAPE", "within 5 %", "within 10 %", "worst", "Spearman", "bias")
@@ -53,6 +59,7 @@ def as_json(table: LatencyTable) -> bytes:
         "path": str(record.path), "conditions": msgspec.to_builtins(record.conditions), "device_id": record.conditions.device.id,
         "pieces": len(table.pieces_ms), "failed": [{"piece": str(p), "error": e} for p, e in record.unable.items()],
         "calibration": msgspec.to_builtins(table.calibration), "terms": TERMS,
+        "seconds": seconds_spent(record),
         "drift": None if table.drift is None else msgspec.structs.asdict(table.drift), "between_goes": between_goes(record),
     }  # fmt: skip
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
@@ -66,6 +73,15 @@ def between_goes(record: Record) -> float | None:
         if len(ratios) > 1:
             found.append((max(ratios) - min(ratios)) / statistics.median(ratios))
     return statistics.median(found) if found else None
+
+
+def seconds_spent(record: Record) -> float:
+    """How long the device was at work on the record, as the times of its rows tell: pauses between two sessions are left out."""
+    timings = [t for goes in record.pieces.values() for t in goes.values()]
+    timings += [t for _, goes in record.networks.values() for t in goes.values()]
+    moments = sorted(datetime.fromisoformat(at) for at in {t.taken_at for t in timings})
+    gaps = [(after - before).total_seconds() for before, after in pairwise(moments)]
+    return sum(gap for gap in gaps if gap <= PAUSE_S)
 
 
 def _row(name: str, judged: Judged) -> tuple[str, ...]:

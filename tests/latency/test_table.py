@@ -175,3 +175,5 @@ def test_head_of_another_width_is_a_missing_piece(tmp_path: Path) -> None:
     lookup = table(tmp_path / "t.jsonl", rows_of(ARCH))
     other = msgspec.structs.replace(ARCH, head=Head(outputs=9))
     assert [p.layer for p in lookup.missing([other])] == [Head(outputs=9)]
+    with pytest.raises(MissingPieces, match=r"head of 9 outputs at .* built with --outputs 4"):
+        lookup.estimate(other)

@@ -11,7 +11,7 @@ from latency.errors import Failed, InvalidTable, Unreachable
 from latency.onnx_graph import emit_piece
 from latency.piece_work import piece_work
 from latency.plan import TABLE
-from latency.table_building import build, go_plan, open_record, spread, time_each, work_left
+from latency.table_building import build, go_plan, network_plan, open_record, spread, time_each, work_left
 from latency.table_record import AGAIN, TimedNetwork, TimedPiece, read
 from search_spaces import pieces
 from tests.latency.tables import HEAD, SMALL, built, conditions, no_tick
@@ -107,7 +107,7 @@ def test_device_that_runs_nothing_is_said_so(tmp_path: Path) -> None:
     [
         ({"seed": 7}, "seed is 0 there, 7 here"),
         ({"width": 0.5}, "width is 1.0 there, 0.5 here"),
-        ({"plan": msgspec.structs.replace(TABLE, threads=2)}, "plan is another there"),
+        ({"plan": msgspec.structs.replace(TABLE, threads=2)}, "plan threads is 1 there, 2 here"),
     ],
 )
 def test_table_of_other_conditions_is_refused_by_the_difference(tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -124,13 +124,19 @@ def test_same_device_by_another_address_goes_on(tmp_path: Path) -> None:
 def test_device_with_another_runtime_is_refused(tmp_path: Path) -> None:
     open_record(tmp_path / "t.jsonl", conditions())
     other = msgspec.structs.replace(conditions().device, runtime="fake 2")
-    with pytest.raises(InvalidTable, match=r"device is fake .* with fake 1 there, fake .* with fake 2 here"):
+    with pytest.raises(InvalidTable, match=r"device runtime is fake 1 there, fake 2 here"):
         open_record(tmp_path / "t.jsonl", msgspec.structs.replace(conditions(), device=other))
 
 
 def test_a_go_is_one_process_beside_the_table_s_own_anchor() -> None:
     plan = go_plan(TABLE)
     assert (plan.processes, plan.more_processes, plan.anchor, plan.max_ms) == (1, 0, False, TABLE.max_ms)
+
+
+def test_whole_networks_are_timed_for_longer() -> None:
+    piece, network = go_plan(TABLE), network_plan(TABLE)
+    assert (network.processes, network.max_ms, network.min_ms) == (1, 4 * piece.max_ms, 4 * piece.min_ms)
+    assert network.warmup_ms == piece.warmup_ms
 
 
 def test_models_that_cannot_run_are_told_from_the_others() -> None:
@@ -153,6 +159,18 @@ def test_networks_are_spread_evenly() -> None:
     assert spread([0.0, 0.1, 0.2, 0.3, 5.0, 9.0, 10.0], 3) == [0, 4, 6]
     assert spread([1.0, 2.0], 3) == [0, 1]
     assert spread([], 3) == []
+
+
+def test_file_torn_in_its_first_line_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(msgspec.json.encode(conditions())[:40])
+    assert open_record(tmp_path / "t.jsonl", conditions()).conditions == conditions()
+
+
+def test_file_of_something_else_without_a_line_break_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b"my notes")
+    with pytest.raises(InvalidTable, match="no latency table"):
+        open_record(tmp_path / "t.jsonl", conditions())
+    assert (tmp_path / "t.jsonl").read_bytes() == b"my notes"
 
 
 def test_building_in_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
