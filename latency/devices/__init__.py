@@ -6,8 +6,8 @@ from latency.devices.android import open_android
 from latency.devices.base import Device, Model
 from latency.devices.fake import open_fake
 from latency.devices.local import open_local
+from latency.devices.remote_device import split_kind
 from latency.devices.ssh import open_ssh
-from search_spaces.errors import UnknownName
 
 __all__ = ["DEVICES", "Device", "Model", "open_device"]
 
@@ -32,9 +32,5 @@ def open_device(spec: str, *, runtime: str = "") -> Device:
         InvalidRuntime: the runtime is none, or does not fit the device; a phone has none without being told.
         Unreachable: a board or a phone is not there; the text says what to do.
     """
-    name, _, address = spec.partition(":")
-    if "," in name:  # local,runtime=FILE
-        name, _, address = spec.partition(",")
-    if name not in DEVICES:
-        raise UnknownName.among("device", name, DEVICES)
+    name, address = split_kind(spec, DEVICES)
     return DEVICES[name](address, runtime)

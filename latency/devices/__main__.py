@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from latency.verbs import Exits
+
+if TYPE_CHECKING:
+    from latency.devices.listing import Entry
 
 __all__ = ["main"]
 
@@ -29,7 +33,7 @@ def main(addresses: Sequence[str], adb: str | None, as_document: bool) -> None:
     if as_document:
         console.result(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     else:
-        rows = [(e.address, "ready" if e.is_ready else "cannot be used", e.name or "–") for e in found]
+        rows = [(e.address, _state(e), e.name or "–") for e in found]
         console.table("", ("device", "state", "what it is"), rows)
         for entry in found:
             for problem in entry.problems:
@@ -37,9 +41,18 @@ def main(addresses: Sequence[str], adb: str | None, as_document: bool) -> None:
         if not addresses:
             if len(found) == 1:
                 console.say("No phone on adb: plug one in and switch on USB debugging in its developer options")
-            console.say("Boards are named, not searched for: python -m latency.devices ssh:user@host")
+            console.say("Boards are named, not searched for: python -m latency.devices ssh:user@host, or a name of your ~/.ssh/config")
+        if ready := [e.address for e in found if e.is_ready and e.address != "local"]:
+            runtime = " --runtime onnxruntime-android.aar" if ready[0].startswith("android") else ""
+            console.say(f"To time a model there: python -m latency.profile MODEL.onnx --device {ready[0]}{runtime}")
     if addresses and not all(entry.is_ready for entry in found):
         sys.exit(1)
+
+
+def _state(entry: "Entry") -> str:
+    if not entry.is_ready:
+        return "cannot be used"
+    return "ready, with doubts" if entry.problems else "ready"
 
 
 if __name__ == "__main__":

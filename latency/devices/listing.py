@@ -1,5 +1,6 @@
 """Which devices there are, and what is wrong with those that cannot be used."""
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -8,16 +9,16 @@ from latency.devices.adb import AdbLink, Phone, check_serial, choose, phones
 from latency.devices.android import require_adb
 from latency.devices.facts import Condition, Facts, read_condition, read_facts
 from latency.devices.remote import Link, Remote
-from latency.devices.remote_device import split_address
+from latency.devices.remote_device import split_address, split_kind
 from latency.devices.ssh import SshLink
 from latency.devices.transport import LocalTransport, Transport
 from latency.errors import DeviceError
 from latency.host import host_info
-from search_spaces.errors import UnknownName
 
 __all__ = ["Entry", "look_at", "look_around"]
 
 KINDS = ("local", "ssh", "android")
+LOOK_HERE = ", and see python -m latency.devices"  # which is what this is
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,13 +45,12 @@ def look_at(addresses: Sequence[str], adb: str | None = None) -> tuple[Entry, ..
         InvalidDevice: an address is malformed, or names none of several phones.
     """
     for address in addresses:
-        if (kind := address.partition(":")[0]) not in KINDS:
-            raise UnknownName.among("device", kind, KINDS)
+        split_kind(address, KINDS)
     return tuple(_named(address, adb) for address in addresses)
 
 
 def _named(address: str, adb: str | None) -> Entry:
-    kind, _, rest = address.partition(":")
+    kind, rest = split_kind(address, KINDS)
     if kind == "local":
         return _local()
     place, _ = split_address(rest, kind)
@@ -62,7 +62,7 @@ def _named(address: str, adb: str | None) -> Entry:
         serial = serial if ":" in serial else choose(phones(program), serial).serial
         return _linked(f"android:{serial}", AdbLink(program, serial))
     except DeviceError as error:
-        return Entry(address=address, name="", is_ready=False, problems=(str(error),))
+        return Entry(address=address, name="", is_ready=False, problems=(_bare(error),))
 
 
 def _local() -> Entry:
@@ -80,7 +80,7 @@ def _phones(chosen: str | None) -> tuple[Entry, ...]:
         adb = require_adb(chosen)
         return tuple(_phone(adb, phone) for phone in phones(adb))
     except DeviceError as error:
-        return (Entry(address="android", name="", is_ready=False, problems=(str(error),)),)
+        return (Entry(address="android", name="", is_ready=False, problems=(_bare(error),)),)
 
 
 def _phone(adb: str, phone: Phone) -> Entry:
@@ -95,7 +95,7 @@ def _linked(address: str, link: Link) -> Entry:
     try:
         facts, condition = _seen(transport)
     except DeviceError as error:
-        return Entry(address=address, name="", is_ready=False, problems=(str(error),))
+        return Entry(address=address, name="", is_ready=False, problems=(_bare(error),))
     finally:
         transport.close()
     return Entry(
@@ -105,3 +105,8 @@ def _linked(address: str, link: Link) -> Entry:
 
 def _seen(transport: Transport) -> tuple[Facts, Condition]:
     return read_facts(transport), read_condition(transport)
+
+
+def _bare(error: DeviceError) -> str:
+    """What happened and what to do, without the names of the device and of ssh: the line begins with the address."""
+    return re.sub(r"^(android( \S+)?: |ssh \S+: (ssh: )?)", "", str(error)).removesuffix(LOOK_HERE)

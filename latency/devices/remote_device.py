@@ -1,6 +1,6 @@
 """From a link to a device: look at what is there, find the runtime for it, hand both to the runner."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from latency.devices.facts import read_facts
 from latency.devices.remote import Link, Remote
@@ -9,9 +9,28 @@ from latency.errors import DeviceError, InvalidDevice
 from latency.runtime import RuntimeLibrary, require_fit
 from search_spaces.errors import UnknownName
 
-__all__ = ["MACHINES", "open_link", "split_address"]
+__all__ = ["MACHINES", "open_link", "split_address", "split_kind"]
 
 MACHINES = ("aarch64", "x86_64")
+
+
+def split_kind(spec: str, known: Iterable[str]) -> tuple[str, str]:
+    """What stands before the colon of a device's address, one of the known kinds, and what stands behind it.
+
+    >>> split_kind("ssh:pi@board:22", ["ssh"]), split_kind("android,runtime=a.aar", ["android"])
+    (('ssh', 'pi@board:22'), ('android', 'runtime=a.aar'))
+
+    Raises:
+        UnknownName: it begins with none of them; for what looks like a board, the address that was meant is said.
+    """
+    kind, _, rest = spec.partition(":")
+    if "," in kind:
+        kind, _, rest = spec.partition(",")
+    if kind in known:
+        return kind, rest
+    if "ssh" in known and ("@" in kind or "." in kind):
+        raise UnknownName(f"unknown device {spec!r}: an address begins with its kind; for a board say ssh:{spec}")
+    raise UnknownName.among("device", kind, known)
 
 
 def split_address(address: str, kind: str) -> tuple[str, str]:

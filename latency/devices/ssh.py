@@ -55,6 +55,8 @@ def parse_address(address: str) -> tuple[str, int | None]:
         InvalidDevice: not such an address; characters that a shell or ssh itself would act on are refused.
     """
     match = re.fullmatch(r"(?:(\w[\w.-]*)@)?(?:(\w[\w.-]*)|\[([\w:.%]+)\])(?::(\d{1,5}))?", address, flags=re.ASCII)
+    if not address:
+        raise InvalidDevice("ssh: name the board, ssh:[user@]host[:port], by any name that your ssh knows")
     port = int(match[4]) if match and match[4] else None
     if match is None or (port is not None and not 0 < port < 65536):
         raise InvalidDevice(f"ssh: the address must be [user@]host[:port] ([…] round an IPv6 address), got {address!r}")

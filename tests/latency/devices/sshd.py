@@ -29,6 +29,9 @@ PermitRootLogin yes
 SetEnv XDG_CACHE_HOME={folder}/cache
 """
 CLIENT = """
+Host my-board
+  HostName 127.0.0.1
+  Port {port}
 Host *
   IdentityFile {folder}/user
   IdentitiesOnly yes
@@ -116,7 +119,7 @@ def board(folder: Path) -> Iterator[Board]:
     host_key = " ".join((folder / "host.pub").read_text().split()[:2])
     (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}\n")
     (folder / "config").write_text(CONFIG.format(port=port, folder=folder))
-    (folder / "client").write_text(CLIENT.format(folder=folder))
+    (folder / "client").write_text(CLIENT.format(folder=folder, port=port))
     (folder / "cache").mkdir()
     (tools / "ssh").write_text(f'#!/bin/sh\nexec {client} -F {folder}/client "$@"\n')
     (tools / "ssh").chmod(0o755)

@@ -64,7 +64,7 @@ def test_unknown_kind_is_wrong_usage() -> None:
 def test_named_phone_that_cannot_be_used_is_exit_code_1(tmp_path: Path) -> None:
     done = listed("android:77", "--adb", adb_that_lists(tmp_path))
     assert (done.exit_code, done.stderr) == (
-        1, "android:77: android: the phone 77 is offline: unplug it and plug it in again, or switch USB debugging off and on\n",
+        1, "android:77: the phone 77 is offline: unplug it and plug it in again, or switch USB debugging off and on\n",
     )  # fmt: skip
 
 
@@ -90,3 +90,39 @@ def test_help_loads_nothing_heavy() -> None:
     code += "print([m for m in ('onnx', 'onnxruntime', 'torch', 'rich', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(("address", "meant"), [("pi@board", "ssh:pi@board"), ("board.local:22", "ssh:board.local:22")])
+def test_a_board_without_its_kind_is_told_what_to_say(address: str, meant: str) -> None:
+    done = listed(address)
+    assert done.exit_code == 2
+    assert done.stderr.endswith(f"for a board say {meant}\n")
+
+
+def test_a_board_without_a_name_is_asked_for_it() -> None:
+    done = listed("ssh")
+    assert (done.exit_code, done.stderr) == (2, "error: ssh: name the board, ssh:[user@]host[:port], by any name that your ssh knows\n")
+
+
+def test_a_runtime_behind_an_address_does_no_harm() -> None:
+    assert listed("local,runtime=x.so").exit_code == 0
+
+
+def test_a_missing_phone_is_said_once_and_does_not_point_here(tmp_path: Path) -> None:
+    program = tmp_path / "adb"
+    program.write_text("#!/bin/sh\n[ \"$1\" = devices ] && echo 'List of devices attached'\nexit 0\n")
+    program.chmod(0o755)
+    done = listed("android:A1", "--adb", str(program))
+    assert done.stderr == "android:A1: no phone A1 on adb: plug one in, switch on USB debugging in its developer options\n"
+
+
+def test_a_board_is_known_by_its_name_in_the_users_configuration(known_board: Board) -> None:
+    done = listed("ssh:my-board", PATH=os.environ["PATH"])
+    assert (done.exit_code, "ssh:my-board  ready" in done.stdout) == (0, True), done.stderr
+    assert done.stderr.endswith("To time a model there: python -m latency.profile MODEL.onnx --device ssh:my-board\n")
+
+
+def test_a_phone_that_is_there_is_followed_by_the_command_that_times_on_it(shared_phone: FakePhone) -> None:
+    done = listed(f"android:{SERIAL}", "--adb", str(shared_phone.adb))
+    command = f"python -m latency.profile MODEL.onnx --device android:{SERIAL} --runtime onnxruntime-android.aar"
+    assert done.stderr.endswith(f"To time a model there: {command}\n")
