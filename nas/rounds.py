@@ -2,26 +2,26 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from latency import QUICK, Device, Failed, Measurement, TimingPlan
-from latency.devices.base import Model
+from latency import Failed
 from latency.onnx_graph import emit
 from nas import objective
 from nas.config import RunConfig
 from nas.cost import count
 from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
+from nas.measuring import Meter
 from nas.proposals import Proposals
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Latency, RunFolder, by_number
 from search_spaces.architecture import Head
 from search_spaces.space import SearchSpace
 
-__all__ = ["SearchRounds", "measure"]
+__all__ = ["SearchRounds"]
 
 FAILURES_IN_A_ROW = 3
 PROPOSALS_PER_TRIAL = 10  # the bound on rejected and repeated proposals
@@ -42,8 +42,7 @@ class SearchRounds:
         head: Head,
         folder: RunFolder,
         proposals: Proposals,
-        device: Device,
-        plan: TimingPlan = QUICK,
+        meter: Meter,
         overlap: bool = False,
         reserve_s: Callable[["SearchRounds"], float] = lambda rounds: 0.0,
         deadline: float | None = None,
@@ -51,7 +50,7 @@ class SearchRounds:
     ) -> None:
         self.config, self.rows = config, dict(by_number(folder.rows))
         self._space, self._head, self._folder, self._proposals = space, head, folder, proposals
-        self._device, self._plan, self._lag = device, plan, 1 if overlap else 0
+        self._meter, self._lag = meter, 1 if overlap else 0
         self._reserve_s, self._deadline, self._on_row = reserve_s, deadline, on_row
         self._round = 0
         self._queue: deque[Job] = deque()
@@ -155,14 +154,14 @@ class SearchRounds:
 
     def _price(self, drafts: list[Candidate]) -> None:
         """Cost, then latency, then the queue: what is too slow or cannot run is stored at once, and never trained."""
-        measured = measure(self._device, [emit(d.arch) for d in drafts], self._plan)
-        for draft, result in zip(drafts, measured, strict=True):
+        for draft, result in zip(drafts, self._meter.time([emit(d.arch) for d in drafts]), strict=True):
             if isinstance(result, Failed):
-                self._settle(msgspec.structs.replace(draft, error=f"{self._device.info().name}: {result}"))
+                self._settle(msgspec.structs.replace(draft, error=f"{self._meter.device.info().name}: {result}"))
                 continue
             self._failures["measuring"] = 0
-            latency = Latency.of(result)
-            priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=latency, latency_source="measured")
+            latency = Latency.of(result.measurement)
+            source = "store" if result.is_stored else "measured"
+            priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=latency, latency_source=source)
             if objective.excess(self.config, latency.p50_ms) > 0:
                 self._settle(msgspec.structs.replace(priced, status="infeasible", epochs=0))
             elif self.trained + len(self._queue) + self._out < self.config.trials:
@@ -199,23 +198,6 @@ class SearchRounds:
             elif row.status == "trained":
                 self._failures["training"] = 0
         self._on_row(row)
-
-
-def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
-    """Each model's latency, all interleaved in one go; a model that the device cannot run is left out of it.
-
-    Raises:
-        DeviceError: the device itself fails, or is gone.
-    """
-    found: dict[int, Measurement | Failed] = {}
-    while left := [i for i in range(len(models)) if i not in found]:
-        try:
-            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
-        except Failed as error:
-            if error.model_index is None:
-                raise
-            found[left[error.model_index]] = error
-    return [found[i] for i in range(len(models))]
 
 
 def _duplicate(row: Candidate, first: Candidate) -> Candidate:

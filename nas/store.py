@@ -23,18 +23,21 @@ __all__ = ["Candidate", "Latency", "Run", "RunFolder", "check_out", "drop_torn_l
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A measured latency as a row keeps it: median and 95 % interval in ms, and what is wrong with it, if anything."""
+    """A measured latency as a row keeps it: median and 95 % interval in ms, what is wrong with it, if anything, and when it was taken."""
 
     p50_ms: float
     low_ms: float
     high_ms: float
     problems: tuple[str, ...] = ()
+    taken_at: str = ""  # ISO 8601, UTC
 
     @classmethod
     def of(cls, measurement: Measurement) -> "Latency":
         """The row's form of a raw measurement."""
         low_ms, high_ms = measurement.ci_ms
-        return cls(p50_ms=measurement.p50_ms, low_ms=low_ms, high_ms=high_ms, problems=measurement.problems())
+        return cls(
+            p50_ms=measurement.p50_ms, low_ms=low_ms, high_ms=high_ms, problems=measurement.problems(), taken_at=measurement.taken_at,
+        )  # fmt: skip
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -42,6 +45,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     ``status``: ``trained``; ``infeasible`` (over ``max_ms``, never trained); ``duplicate`` (answered from the
     row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split; ``test_score`` only of finals.
+    A source is ``store`` where an earlier row or an earlier run has the figure.
     """
 
     stage: Literal["search", "final"]

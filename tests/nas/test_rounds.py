@@ -11,8 +11,9 @@ from latency.onnx_graph import emit
 from nas.config import RunConfig
 from nas.errors import Stopped
 from nas.jobs import Done, Job, Outcome
+from nas.measuring import Meter, measure
 from nas.proposals import Proposals
-from nas.rounds import PROPOSALS_PER_TRIAL, SearchRounds, measure
+from nas.rounds import PROPOSALS_PER_TRIAL, SearchRounds
 from nas.store import Candidate, open_run
 from search_spaces import Architecture, Block, Head, SearchSpace, from_toml
 from tests.nas.small import TWO_NETWORKS, config, rows
@@ -35,11 +36,11 @@ def space_of(config: RunConfig) -> SearchSpace:
 
 @contextmanager
 def searching(config: RunConfig, out: Path, **more: Any) -> Iterator[SearchRounds]:  # Any: values of SearchRounds' own arguments
-    device = open_device(config.device)
+    meter = more.pop("meter", None) or Meter(open_device(config.devices[0]))
     with open_run(out, config) as folder:
         space = space_of(config)
         proposals = Proposals(config, space.choices(), out / "study.journal")
-        yield SearchRounds(config=config, space=space, head=Head(outputs=3), folder=folder, proposals=proposals, device=device, **more)
+        yield SearchRounds(config=config, space=space, head=Head(outputs=3), folder=folder, proposals=proposals, meter=meter, **more)
 
 
 def drive(rounds: SearchRounds, train: Train = score_of, *, at_most: int = 10_000) -> list[Job]:
@@ -155,7 +156,7 @@ def test_full_disk_stops_the_run_and_costs_no_row(tmp_path: Path) -> None:
 
 def test_network_that_the_device_cannot_run_is_a_failed_row(tmp_path: Path) -> None:
     # fail=5: two of the second round's four, and not in a row
-    jobs, found = searched(config(tmp_path, device="fake:fail=5", trials=12), tmp_path / "run")
+    jobs, found = searched(config(tmp_path, devices=("fake:fail=5",), trials=12), tmp_path / "run")
     broken = [r for r in found if r.status == "failed" and r.duplicate_of is None]
     assert len(broken) >= 2
     assert len(jobs) == 12
@@ -237,6 +238,6 @@ def test_measuring_leaves_out_what_cannot_run() -> None:
 
 
 def test_device_that_can_run_nothing_stops_the_search_with_the_reason(tmp_path: Path) -> None:
-    given = config(tmp_path, device="fake:fail=1")
+    given = config(tmp_path, devices=("fake:fail=1",))
     with searching(given, tmp_path / "run") as rounds, pytest.raises(Stopped, match=r"3 candidates in a row failed.*cannot run model"):
         rounds.next()

@@ -1,0 +1,122 @@
+"""Where a search's latencies come from: what earlier runs measured, else the device; and how long that took."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import msgspec
+
+from latency import QUICK, Device, Failed, Measurement, TimingPlan
+from latency.console import duration
+from latency.devices.base import Model, model_bytes, sha256
+from latency.pool import DevicePool
+from latency.store import LatencyStore
+
+__all__ = ["Meter", "Timed", "measure"]
+
+PLAN_NAME = "quick"
+
+
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's latency; ``is_stored``: an earlier run measured it."""
+
+    measurement: Measurement
+    is_stored: bool = False
+
+
+class Meter:
+    """Times networks for one search. What it took and where the rest came from is counted for the story.
+
+    ``spent_s`` is wall time on the device for ``measured`` networks; ``stored`` networks were measured by earlier runs on
+    ``stored_days``.
+    """
+
+    def __init__(self, device: Device, plan: TimingPlan = QUICK, *, store: LatencyStore | None = None, is_fresh: bool = False) -> None:
+        """Take a device, which stays its owner's.
+
+        Args:
+            device: a pool of several times several networks at once.
+            plan: of every measurement.
+            store: of earlier measurements; new ones are added to it.
+            is_fresh: leave what is in the store unread.
+        """
+        self.device, self.plan = device, plan
+        self._store, self._is_fresh = store, is_fresh
+        self.measured = self.stored = 0
+        self.spent_s = 0.0
+        self.stored_days: set[str] = set()
+
+    def time(self, models: Sequence[Model]) -> list[Timed | Failed]:
+        """Each model's latency; an error for one that the device cannot run.
+
+        Raises:
+            DeviceError: the device itself fails, or is gone.
+        """
+        data = model_bytes(models)
+        names = [sha256(d) for d in data]
+        known = self._known(names)
+        new = {name: d for name, d in zip(names, data, strict=True) if name not in known}
+        taken = dict(zip(new, self._measured(list(new.values())), strict=True))
+        return [Timed(measurement=known[n], is_stored=True) if n in known else taken[n] for n in names]
+
+    def story(self) -> str:
+        """What was measured and what not, in a sentence; "" where there is nothing to say."""
+        parts = []
+        if self.measured:
+            parts.append(f"{self.measured} networks measured in {duration(self.spent_s)}")
+        if self.stored:
+            days = sorted(self.stored_days)
+            when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+            parts.append(f"{self.stored} taken from earlier runs ({when}; --fresh measures them again)")
+        return ", ".join(parts)
+
+    def _known(self, names: Sequence[str]) -> dict[str, Measurement]:
+        if self._store is None or self._is_fresh:
+            return {}
+        found = self._store.find(names, self.device.info(), self.plan)
+        self.stored += len(found)
+        self.stored_days |= {m.taken_at[:10] for m in found.values()}
+        return found
+
+    def _measured(self, models: Sequence[bytes]) -> list[Timed | Failed]:
+        began = time.monotonic()
+        found = _apart(self.device, models, self.plan)
+        self.spent_s += time.monotonic() - began
+        self.measured += len(models)
+        if self._store is not None:
+            self._store.keep([m for m in found if isinstance(m, Measurement)], PLAN_NAME)
+        return [m if isinstance(m, Failed) else Timed(measurement=m) for m in found]
+
+
+def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
+    """Each model's latency, all interleaved in one go; a model that the device cannot run is left out of it.
+
+    Raises:
+        DeviceError: the device itself fails, or is gone.
+    """
+    found: dict[int, Measurement | Failed] = {}
+    while left := [i for i in range(len(models)) if i not in found]:
+        try:
+            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
+        except Failed as error:
+            if error.model_index is None:
+                raise
+            found[left[error.model_index]] = error
+    return [found[i] for i in range(len(models))]
+
+
+def _apart(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
+    """As ``measure``; a pool's devices share the models out among them, each interleaving its own."""
+    if not isinstance(device, DevicePool) or min(device.size, len(models)) < 2:
+        return measure(device, models, plan)
+    lanes = min(device.size, len(models))
+    calls = [partial(measure, device, models[i::lanes], plan) for i in range(lanes)]
+    with ThreadPoolExecutor(lanes) as threads:
+        futures = [threads.submit(call) for call in calls]
+        try:
+            done = [future.result() for future in futures]
+        except BaseException:
+            device.close()  # the others may be waiting for a lost device, which nobody needs any more
+            raise
+    return [done[i % lanes][i // lanes] for i in range(len(models))]
