@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: search test test-all lint setup clean
+.PHONY: search test test-all phone lint setup clean
 
 setup: .venv/ready
 
@@ -25,8 +25,13 @@ lint: setup
 test: lint
 	$(BIN)/pytest
 
+# Also the tests on a real sshd and a real adbd, which are skipped with a reason where they cannot run; make phone makes theirs.
 test-all: lint
-	$(BIN)/pytest -m 'not device and not gpu'
+	$(BIN)/pytest -m 'not gpu'
+
+phone: setup
+	$(BIN)/pip install --quiet --editable '.[runner]'
+	$(BIN)/python -m tests.phone build
 
 clean:
 	rm -rf .venv build dist *.egg-info

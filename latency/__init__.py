@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from latency.devices import DEVICES, Device, open_device
     from latency.errors import DeviceError, Failed, InvalidDevice, InvalidPlan, InvalidRuntime, Unreachable
     from latency.measurement import DeviceInfo, Measurement
-    from latency.plan import FINAL, QUICK, TimingPlan
+    from latency.plan import PLANS, PUBLISH, QUICK, TABLE, TimingPlan, plan_named
 
 __all__ = [
-    "DEVICES", "Device", "DeviceError", "DeviceInfo", "FINAL", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Measurement",
-    "QUICK", "TimingPlan", "Unreachable", "open_device",
+    "DEVICES", "Device", "DeviceError", "DeviceInfo", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Measurement", "PLANS",
+    "PUBLISH", "QUICK", "TABLE", "TimingPlan", "Unreachable", "open_device", "plan_named",
 ]  # fmt: skip
 
 _HOMES = {
     "latency.devices": {"DEVICES", "Device", "open_device"},
     "latency.errors": {"DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Unreachable"},
     "latency.measurement": {"DeviceInfo", "Measurement"},
-    "latency.plan": {"FINAL", "QUICK", "TimingPlan"},
+    "latency.plan": {"PLANS", "PUBLISH", "QUICK", "TABLE", "TimingPlan", "plan_named"},
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from latency.console import three_digits
 from latency.measurement import Measurement
+from latency.preemption import undisturbed
 
 __all__ = ["Comparison", "compare"]
 
@@ -74,9 +75,8 @@ def _medians(m: Measurement, clock: Clock) -> Floats:
 
 
 def _clean_median(wall_ns: tuple[int, ...], cpu_ns: tuple[int, ...]) -> float:
-    # The rule of Measurement: a run was preempted if its wall time exceeds its CPU time by more than 2 % + 2 µs.
     wall = np.array(wall_ns, dtype=np.float64)
-    clean = wall - np.array(cpu_ns) <= 0.02 * wall + 2000
+    clean = undisturbed(wall, np.array(cpu_ns, dtype=np.float64))
     return float(np.median(wall[clean])) if clean.any() else float("nan")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Console", "Tick", "count", "duration", "measured", "ms", "open_console", "three_digits"]
 
 QUIET_S = 10.0  # between progress lines where there is no terminal
+NUMBER = re.compile(r"[~±+−-]?[\d,]+(\.\d+)?[kMG%×]?( .*)?")  # and a unit; an id that begins with a digit is none
 
 Style = Literal["", "yellow", "bold red"]
 
@@ -90,13 +92,18 @@ def three_digits(value: float) -> str:
 def ms(p50: float, low: float, high: float) -> str:
     """A latency in milliseconds and how far its interval reaches.
 
-    >>> ms(0.4123, 0.4071, 0.4185), ms(12.34, 12.339, 12.341)
-    ('0.412 ms (±0.006)', '12.3 ms (±0.001)')
+    >>> ms(0.4123, 0.4071, 0.4185), ms(12.34, 12.339, 12.341), ms(0.138, 0.13794, 0.138)
+    ('0.412 ms (±0.006)', '12.3 ms (±0.001)', '0.138 ms (±0.00006)')
     """
     half = max(high - p50, p50 - low)
     decimals = _decimals(p50)
     shown = f"{half:.{decimals}f}"
-    return f"{three_digits(p50)} ms (±{shown if float(shown) or not half else f'{half:.1g}'})"
+    return f"{three_digits(p50)} ms (±{shown if float(shown) or not half else _one_digit(half)})"
+
+
+def _one_digit(value: float) -> str:
+    """A small number to one significant digit, without an exponent."""
+    return f"{value:.{max(0, -int(f'{value:.0e}'.partition('e')[2]))}f}"
 
 
 def measured(measurement: "Measurement") -> str:
@@ -156,7 +163,7 @@ def _print(text: str, stream: TextIO, terminal: "rich.console.Console | None", s
 
 
 def _is_figure(cell: str) -> bool:
-    return cell.lstrip("~±+-−")[:1].isdigit() or not cell.strip("–- ")
+    return NUMBER.fullmatch(cell) is not None or not cell.strip("–- ")
 
 
 def _right_aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:

@@ -1,17 +1,18 @@
 """``emit``: the ONNX reading of an architecture, in milliseconds; mirrors ``nas.models.ops`` and ``nas.models.heads`` op by op."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from search_spaces.architecture import Act, Architecture, Block, Gate, Head, Op, Skip, pieces
-from search_spaces.errors import NasError, UnknownName
+from search_spaces.architecture import Act, Architecture, Block, Gate, Head, Op, Piece, Skip, pieces
+from search_spaces.errors import InvalidArchitecture, NasError, UnknownName
 
-__all__ = ["BN_EPS", "InvalidWeights", "emit"]
+__all__ = ["BN_EPS", "InvalidWeights", "emit", "emit_piece", "emit_pieces"]
 
 BN_EPS = 1e-5  # every BatchNorm's epsilon, here and in nas.models; imported weights fold theirs into running_var
 OPSETS = range(14, onnx.defs.onnx_opset_version() + 1)  # HardSwish came with 14
@@ -39,19 +40,56 @@ def emit(
     """
     if opset not in OPSETS:
         raise UnknownName.among("opset", opset, OPSETS)
-    model = onnx.ModelProto(ir_version=ir_version, producer_name="hardware-aware-nas", opset_import=[helper.make_opsetid("", opset)])
-    model.graph.name = arch.id
     n = "N" if batch is None else batch
-    model.graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, [n, *arch.input_chw]))
-    model.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, [n, arch.head.outputs]))
-    graph, x = _Graph(model.graph, weights), "input"
-    for i, piece in enumerate(pieces(arch)):
+    model = _empty_model(arch.id, (n, *arch.input_chw), ("logits", [n, arch.head.outputs]), opset=opset, ir_version=ir_version)
+    _append(_Graph(model.graph, weights), pieces(arch))
+    helper.set_model_props(model, dict(metadata or {}))
+    return model
+
+
+def emit_piece(piece: Piece) -> onnx.ModelProto:
+    """One piece by itself as an ONNX model, for timing: input ``input`` (1, C, H, W), output ``output``, weights as ``emit`` makes them up.
+
+    Equal pieces give equal bytes.
+    """
+    return emit_pieces([piece])
+
+
+def emit_pieces(chain: Sequence[Piece]) -> onnx.ModelProto:
+    """Consecutive pieces as one model, otherwise as ``emit_piece``.
+
+    Raises:
+        InvalidArchitecture: a piece is not fed what the one before it gives.
+    """
+    for i, (before, piece) in enumerate(pairwise(chain), 1):
+        if before.out_chw != piece.in_chw or before.dims != piece.dims:
+            raise InvalidArchitecture(f"piece {i} is fed {piece.in_chw}, and the one before it gives {before.out_chw}")
+    ch, *sides = chain[-1].out_chw
+    out = [1, ch] if isinstance(chain[-1].layer, Head) else [1, ch, *sides]
+    model = _empty_model("pieces", (1, *chain[0].in_chw), ("output", out))
+    _append(_Graph(model.graph, None), chain)
+    model.graph.node[-1].output[0] = "output"
+    return model
+
+
+def _empty_model(
+    name: str, in_nchw: Sequence[int | str], output: tuple[str, Sequence[int | str]], *, opset: int = 17, ir_version: int = 8
+) -> onnx.ModelProto:
+    model = onnx.ModelProto(ir_version=ir_version, producer_name="hardware-aware-nas", opset_import=[helper.make_opsetid("", opset)])
+    model.graph.name = name
+    model.graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, in_nchw))
+    model.graph.output.append(helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1]))
+    return model
+
+
+def _append(graph: "_Graph", chain: Iterable[Piece]) -> None:
+    """Writes the nodes of consecutive pieces behind ``input``."""
+    x = "input"
+    for i, piece in enumerate(chain):
         if isinstance(piece.layer, Head):
             HEADS[piece.layer.kind](graph, x, "head", piece.layer, piece.in_chw[0])
         else:
             x = _layer(graph, x, f"blocks.{i}", piece.layer, piece.dims)
-    helper.set_model_props(model, dict(metadata or {}))
-    return model
 
 
 class _Graph:

@@ -85,7 +85,7 @@ def _deviation(found: Array, expected: Array) -> float:
 def _reference(model: NamedModel, feed: Mapping[str, Array], plan: TimingPlan) -> dict[str, Array]:
     from latency.reference import open_session, reason
 
-    session = open_session(model.model, plan, name=model.name)
+    session = open_session(model.model, msgspec.structs.replace(plan, provider="cpu"), name=model.name)
     try:
         values = session.run(None, dict(feed))
     except Exception as error:  # ONNX Runtime's exceptions have no common base

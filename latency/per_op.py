@@ -70,7 +70,8 @@ def profile_ops(model: NamedModel, plan: TimingPlan) -> PerOp:
     from latency.reference import open_session, reason
 
     with tempfile.TemporaryDirectory(prefix="latency-") as folder:
-        session = open_session(model.model, plan, name=model.name, profile_prefix=str(Path(folder, "profile")))
+        here = msgspec.structs.replace(plan, provider="cpu")
+        session = open_session(model.model, here, name=model.name, profile_prefix=str(Path(folder, "profile")))
         feed = made_up(model.inputs)
         began, runs = time.monotonic(), 0
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latency.verbs import Exits
+from latency.verbs import Exits, runtime_option
 
 if TYPE_CHECKING:
     from latency.console import Console
@@ -25,9 +25,11 @@ __all__ = ["main"]
 @click.command(cls=Exits)
 @click.argument("asked", metavar="MODEL…", nargs=-1, required=True)
 @click.option("--device", "specs", multiple=True, default=("local",), help="Where to time; may be given again.  [local]")
+@runtime_option
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the runtime.")
-@click.option("--plan", "plan_name", type=click.Choice(["quick", "final"]), default="final", show_default=True,
-              help="At most 0.9 s or 7 s for each model; either ends as soon as the median is known well enough.")  # fmt: skip
+@click.option("--plan", "plan_name", type=click.Choice(["quick", "table", "publish"]), default="publish", show_default=True,
+              help="quick: one process, at most 0.9 s a model. table: three short ones, 0.4 s. publish: three to five, each until "
+              "the median is known to 1 %, at most 1 min; waits for a hot device.")  # fmt: skip
 @click.option("--compare", "is_comparison", is_flag=True, help="Say which of two models is faster, and by how much.")
 @click.option("--per-op", "wants_ops", is_flag=True, help="Also show which operators take the time, on this computer.")
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw the operators' shares; implies --per-op.")
@@ -38,13 +40,14 @@ __all__ = ["main"]
 @click.option("--json", "as_document", is_flag=True, help="Print JSON in place of tables.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same JSON, with every sample, to a file.")
 def main(
-    asked: Sequence[str], specs: Sequence[str], threads: int, plan_name: str, is_comparison: bool, wants_ops: bool, png: Path | None,
-    shapes: Sequence[str], image_size: int | None, outputs: int | None, is_fresh: bool, as_document: bool, out: Path | None,
+    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, is_comparison: bool, wants_ops: bool,
+    png: Path | None, shapes: Sequence[str], image_size: int | None, outputs: int | None, is_fresh: bool, as_document: bool,
+    out: Path | None,
 ) -> None:  # fmt: skip
     """Time models side by side: each MODEL is an .onnx file, a folder of them, a run of nas.search (its front), or a published
     network such as mobilenet_v2 or mnasnet_a1@0.5 (its width).
 
-    The interval is that of the median within one process. Exit code 1 says that a model could not be measured.
+    The interval is that of the median over all processes of the plan. Exit code 1 says that a model could not be measured.
     """
     from latency.console import open_console
     from latency.model_files import open_models
@@ -54,12 +57,14 @@ def main(
     from latency.store import open_store
 
     _require_folders(out, png)
-    plan, console, sessions = _plan(plan_name, threads), open_console(), SESSIONS if is_comparison else 1
+    plan, console, sessions = _plan(plan_name, threads), open_console(), 1
+    if is_comparison and plan.processes == 1:
+        sessions = SESSIONS
     models = open_models(asked, shapes=parse_shapes(shapes), image_size=image_size, outputs=outputs)
     if is_comparison:
         _require_two(models)
     with contextlib.ExitStack() as stack:
-        devices = _open(specs, stack)
+        devices = _open(specs, runtime, stack)
         infos = {spec: device.info() for spec, device in devices.items()}
         console.say(_what(models, infos, plan, plan_name, sessions))
         store = open_store(warn=console.warn)
@@ -100,20 +105,18 @@ def _require_two(models: "Sequence[NamedModel]") -> None:
 
 
 def _plan(name: str, threads: int) -> "TimingPlan":
-    import msgspec
+    from latency.plan import plan_named
 
-    from latency.plan import FINAL, QUICK
-
-    return msgspec.structs.replace({"quick": QUICK, "final": FINAL}[name], threads=threads)
+    return plan_named(name, threads=threads)
 
 
-def _open(specs: Sequence[str], stack: contextlib.ExitStack) -> "dict[str, Device]":
+def _open(specs: Sequence[str], runtime: str, stack: contextlib.ExitStack) -> "dict[str, Device]":
     """Each device once; all are open before one is used, so that a mistake in the last costs nothing."""
     from latency.devices import open_device
 
     devices = {}
     for spec in dict.fromkeys(specs):
-        devices[spec] = open_device(spec)
+        devices[spec] = open_device(spec, runtime=runtime)
         stack.callback(devices[spec].close)
     return devices
 
@@ -125,7 +128,8 @@ def _what(models: "Sequence[NamedModel]", infos: "Mapping[str, DeviceInfo]", pla
 
     what = "1 model" if len(models) == 1 else f"{len(models)} models in turns"
     where = " and ".join(f"{info.name} with {info.runtime}" for info in infos.values())
-    how = f"{plan.threads} thread{'s' * (plan.threads != 1)}, {plan_name} plan{f', {sessions} sessions' if sessions > 1 else ''}"
+    processes = plan.processes * sessions
+    how = f"{plan.threads} thread{'s' * (plan.threads != 1)}, {plan_name} plan, {processes} process{'es' * (processes > 1)}"
     return f"timing {what} on {where}: {how}, at most about {duration(longest_s(len(models), len(infos), plan, sessions))}"
 
 

@@ -32,15 +32,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def measurement(self) -> Measurement | None:
-        """All sessions' rounds as one measurement."""
+        """All sessions' processes as one measurement."""
         if not self.sessions:
             return None
-        first, every = self.sessions[0], self.sessions
+        first, every = self.sessions[0], [p for m in self.sessions for p in m.split()]
         return msgspec.structs.replace(
             first,
             samples_ns=tuple(r for m in every for r in m.samples_ns),
             cpu_ns=tuple(r for m in every for r in m.cpu_ns),
-            warmup_ns=sum(m.warmup_ns for m in every),
+            anchor_ns=tuple(r for m in every for r in m.anchor_ns),
+            mhz=tuple(r for m in every for r in m.mhz),
+            process_rounds=tuple(len(m.samples_ns) for m in every) if len(every) > 1 else (),
+            stopped=tuple(stop for m in every for stop in m.stopped),
+            notes=tuple(dict.fromkeys(note for m in self.sessions for note in m.notes)),
+            warmup_ns=sum(m.warmup_ns for m in self.sessions),
         )
 
     def problems(self) -> tuple[str, ...]:
@@ -89,16 +94,18 @@ def compared(results: Sequence[Result]) -> dict[str, Comparison]:
     pairs: dict[str, list[Result]] = {}
     for result in results:
         pairs.setdefault(result.device, []).append(result)
-    return {
-        device: compare(a.model.name, b.model.name, a.sessions, b.sessions)
-        for device, (a, b) in pairs.items()
-        if a.sessions and b.sessions
-    }  # fmt: skip
+    found = {}
+    for device, (a, b) in pairs.items():
+        # One model may have needed more processes than the other: those have no pair.
+        sessions = list(zip(*([p for m in r.sessions for p in m.split()] for r in (a, b)), strict=False))
+        if sessions:
+            found[device] = compare(a.model.name, b.model.name, [x for x, _ in sessions], [y for _, y in sessions])
+    return found
 
 
 def longest_s(models: int, devices: int, plan: TimingPlan, sessions: int) -> float:
     """An upper estimate of the timing, without loading: what the plan allows each model."""
-    return models * devices * sessions * (plan.max_ms + 5 * plan.warmup_ms) / 1000
+    return models * devices * sessions * plan.longest_ms / 1000
 
 
 def _groups(models: Sequence[NamedModel]) -> list[Sequence[NamedModel]]:

@@ -1,13 +1,12 @@
-"""ONNX Runtime's shared library for a device: taken from a file the user names, or from PyPI's wheels; kept by its hash."""
+"""ONNX Runtime's shared library for a device: taken out of a file, checked, kept by its hash."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import io
 import os
 import re
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -20,17 +19,20 @@ import msgspec
 from latency.elf import Elf, Libc, Machine, read_elf
 from latency.errors import InvalidRuntime
 
-__all__ = ["RuntimeLibrary", "cache_folder", "from_file", "from_pip", "installed"]
+__all__ = ["RuntimeLibrary", "cache_folder", "from_file", "installed", "keep", "require_fit"]
 
 LIBRARY = re.compile(r"(^|/)libonnxruntime\.so(\.[\d.]+)?$")
 VERSION = re.compile(rb"VERS_(\d+\.\d+\.\d+)\0")
 ARCHIVES = (".whl", ".aar", ".zip", ".tgz", ".tar.gz")
-DOWNLOAD_S = 900
-WHEEL_LIBC = "manylinux_2_28"  # the newest that ONNX Runtime's wheels name; an older one silently gives an older version
+GLIBC = re.compile(rb"\0GLIBC_(2\.\d+)")
+OLDEST = (1, 11)  # whose C interface is the first with all that the runner calls
 
 
 class RuntimeLibrary(msgspec.Struct, frozen=True, kw_only=True):
-    """A library on this computer, and what it is for; ``page_size`` is the largest that it can be loaded with, in bytes."""
+    """A library on this computer, and what it is for; ``page_size`` is the largest that it can be loaded with, in bytes.
+
+    ``glibc`` is the oldest version of that C library that it can be loaded with, such as 2.28; "" for Android's.
+    """
 
     path: Path
     sha256: str
@@ -38,6 +40,7 @@ class RuntimeLibrary(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     libc: Libc
     page_size: int
+    glibc: str = ""
 
     @property
     def name(self) -> str:
@@ -72,42 +75,29 @@ def from_file(path: Path, *, machine: str | None = None, libc: str | None = None
     return _library(path if not _is_archive(path) else _cached(data), data, elf)
 
 
-def from_pip(machine: str) -> RuntimeLibrary:
-    """The glibc library of the wheel for ``machine`` and the version installed here, downloaded by pip once.
-
-    Raises:
-        InvalidRuntime: pip could not download it; the text has its last line.
-    """
-    version = importlib.metadata.version("onnxruntime")
-    kept = cache_folder() / f"onnxruntime-{version}-{machine}.txt"  # holds the name of the library: a hash cannot be known before
-    if kept.is_file() and (path := cache_folder() / kept.read_text().strip()).is_file():
-        library = from_file(path, machine=machine, libc="glibc")
-        if library.sha256 == path.parent.name:
-            return library
-    with tempfile.TemporaryDirectory(prefix="runtime-") as folder:
-        wheel = ("--platform", f"{WHEEL_LIBC}_{machine}", "--only-binary=:all:", "--no-deps", "--dest", folder)
-        command = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *wheel, f"onnxruntime=={version}")
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise InvalidRuntime(f"pip did not download onnxruntime {version} for {machine} within {DOWNLOAD_S} s") from error
-        wheels = sorted(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise InvalidRuntime(f"pip cannot download onnxruntime {version} for {machine}: {reason}; name a file with --runtime")
-        library = from_file(wheels[0], machine=machine, libc="glibc")
-    _write(kept, library.path.relative_to(cache_folder()).as_posix().encode())
-    return library
-
-
+@functools.cache
 def installed() -> RuntimeLibrary | None:
-    """The library of the onnxruntime package installed here; None if it has none of its own, or not for Linux."""
+    """The library of the onnxruntime package installed here, read once; None if it has none of its own, or not for Linux."""
     try:
         files = importlib.metadata.files("onnxruntime") or []
     except importlib.metadata.PackageNotFoundError:
         return None
     paths = [Path(str(f.locate())) for f in files if LIBRARY.search(f.as_posix())]
     return from_file(paths[0]) if paths and paths[0].is_file() else None
+
+
+def require_fit(library: RuntimeLibrary, *, name: str, page_bytes: int = 0, glibc: str = "") -> None:
+    """Nothing, where the library can be loaded on the device called ``name``; what the device does not say (0, "") is not checked.
+
+    Raises:
+        InvalidRuntime: the device has larger pages than the library was built for, or an older glibc.
+    """
+    if 0 < library.page_size < page_bytes:
+        rule = f"{library.name} can be loaded with memory pages of up to {library.page_size:,} bytes"
+        raise InvalidRuntime(f"{rule}, and {name} has pages of {page_bytes:,}: name a newer one with --runtime")
+    if glibc and library.glibc and _numbers(glibc) < _numbers(library.glibc):
+        older = "name one that was built for older systems with --runtime, such as the wheel of sherpa-onnx-core"
+        raise InvalidRuntime(f"{library.name} needs glibc {library.glibc} or newer, and {name} has {glibc}: {older}")
 
 
 def _is_archive(path: Path) -> bool:
@@ -158,21 +148,29 @@ def _library(path: Path, data: bytes, elf: Elf) -> RuntimeLibrary:
     found = VERSION.search(data)
     if not found:
         raise InvalidRuntime(f"{path} is no ONNX Runtime: it names no version; name a libonnxruntime.so")
+    version = found[1].decode()
+    if _numbers(version)[:2] < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise InvalidRuntime(f"{path} is ONNX Runtime {version}, and the runner needs {oldest} or newer: name a newer one")
     return RuntimeLibrary(
-        path=path, sha256=hashlib.sha256(data).hexdigest(), version=found[1].decode(),
-        machine=elf.machine, libc=elf.libc, page_size=elf.page_size,
+        path=path, sha256=hashlib.sha256(data).hexdigest(), version=version, machine=elf.machine, libc=elf.libc, page_size=elf.page_size,
+        glibc=max(set(GLIBC.findall(data)), key=lambda v: _numbers(v.decode()), default=b"").decode() if elf.libc == "glibc" else "",
     )  # fmt: skip
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def _cached(data: bytes) -> Path:
     path = cache_folder() / hashlib.sha256(data).hexdigest() / "libonnxruntime.so"
-    if not path.is_file() or path.stat().st_size != len(data):
-        _write(path, data)
+    if not path.is_file() or path.read_bytes() != data:
+        keep(path, data)
     return path
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, however many write it at once."""
+def keep(path: Path, data: bytes) -> None:
+    """Write a file of the cache: whole or not at all, however many write it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)

@@ -5,7 +5,13 @@ from typing import Any
 
 import click
 
-__all__ = ["Exits"]
+__all__ = ["Exits", "runtime_option"]
+
+runtime_option = click.option(
+    "--runtime", default="", metavar="FILE|fetch",
+    help="ONNX Runtime for the device: a .aar, .whl, .tgz or .so, or fetch; python or runner on this computer. A phone needs it.",
+)  # fmt: skip
+"""What a verb passes to ``open_device`` as ``runtime``."""
 
 
 class Exits(click.Command):

@@ -35,6 +35,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     image_size: int | None = None  # px; None: the data set's own
     train_images: int | None = None  # cap on training images; None: all
     devices: tuple[str, ...] = ("local",)  # several: phones or boards of one model, which share the measuring
+    runtime: str = ""  # ONNX Runtime for the device: a file, fetch, or "": its own
     device_wait_s: float = 900.0  # for a device that is unplugged on the way, where there is no other
     fresh: bool = False  # measure what earlier runs measured alike on the same device
     threads: int = 1  # of the measured runtime

@@ -11,11 +11,11 @@ from latency import QUICK, Device, Failed, Measurement, TimingPlan
 from latency.console import duration
 from latency.devices.base import Model, model_bytes, sha256
 from latency.pool import DevicePool
-from latency.store import LatencyStore
+from latency.store import LatencyStore, variation
 
 __all__ = ["Meter", "Timed", "measure"]
 
-PLAN_NAME = "quick"
+PLAN_NAME, PROCESSES = "quick", 3
 
 
 class Timed(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +46,7 @@ class Meter:
         self.measured = self.stored = 0
         self.spent_s = 0.0
         self.stored_days: set[str] = set()
+        self._between_cv = self._stored_spread()
 
     def time(self, models: Sequence[Model]) -> list[Timed | Failed]:
         """Each model's latency; an error for one that the device cannot run.
@@ -58,7 +59,17 @@ class Meter:
         known = self._known(names)
         new = {name: d for name, d in zip(names, data, strict=True) if name not in known}
         taken = dict(zip(new, self._measured(list(new.values())), strict=True))
-        return [Timed(measurement=known[n], is_stored=True) if n in known else taken[n] for n in names]
+        return [self._widened(Timed(measurement=known[n], is_stored=True) if n in known else taken[n]) for n in names]
+
+    def learn_spread(self, models: Sequence[Model]) -> None:
+        """Times a few networks in three processes each where no earlier run tells how far processes differ on this device.
+
+        From then on the intervals of all latencies are as wide as that asks for: each is of one process.
+        """
+        if self._between_cv is None and self.device.info().kind != "fake":
+            goes = [self._measured(model_bytes(models)) for _ in range(PROCESSES)]
+            figures = [[t.measurement.p50_ms for t in of_one if isinstance(t, Timed)] for of_one in zip(*goes, strict=True)]
+            self._between_cv = variation(figures)
 
     def story(self) -> str:
         """What was measured and what not, in a sentence; "" where there is nothing to say."""
@@ -70,6 +81,18 @@ class Meter:
             when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
             parts.append(f"{self.stored} taken from earlier runs ({when}; --fresh measures them again)")
         return ", ".join(parts)
+
+    def _stored_spread(self) -> float | None:
+        if self._store is None:
+            return None
+        found = (self._store.spread(self.device.info().id, name) for name in (PLAN_NAME, "publish"))
+        return next((cv for cv in found if cv is not None), None)
+
+    def _widened(self, timed: Timed | Failed) -> Timed | Failed:
+        if isinstance(timed, Failed) or self._between_cv is None:
+            return timed
+        measurement = msgspec.structs.replace(timed.measurement, between_cv=self._between_cv)
+        return Timed(measurement=measurement, is_stored=timed.is_stored)
 
     def _known(self, names: Sequence[str]) -> dict[str, Measurement]:
         if self._store is None or self._is_fresh:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from latency import QUICK, Failed, Measurement
+from latency import QUICK, Failed, Measurement, open_device
 from latency.console import Console, count, duration, ms, open_console
 from latency.onnx_graph import emit
 from latency.pool import DevicePool
@@ -90,7 +90,8 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
             raise UnknownName.among("baseline", name, BASELINES)
     open_space(config.space)
     with contextlib.ExitStack() as stack:
-        device = DevicePool(config.devices, wait_s=config.device_wait_s, say=console.say)
+        open_one = partial(open_device, runtime=config.runtime)
+        device = DevicePool(config.devices, wait_s=config.device_wait_s, say=console.say, open_one=open_one)
         stack.callback(device.close)
         store = open_store(warn=console.warn)
         stack.callback(store.close)
@@ -104,7 +105,7 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
             config=config, out=out, console=console, task=task, device=device, cpus=cpus, overlap=overlap,
             space=open_space(config.space, width=config.width, input_chw=task.input_chw),
             meter=Meter(device, plan, store=store, is_fresh=config.fresh),
-            workers=config.workers or (len(cpus) if apart else len(cores)),
+            workers=1 if config.executor == "serial" else config.workers or (len(cpus) if apart else len(cores)),
             deadline=began + config.budget_s if config.budget_s else None,
         )  # fmt: skip
 
@@ -200,6 +201,7 @@ def _announce(bench: Bench, folder: RunFolder) -> Speed:
     speed = measured_speed(samples, task, config.recipe.batch)
     each = sum(speed.seconds(a, len(task.train), config.epochs) for a in samples) / len(samples)
     size = bench.space.size()
+    bench.meter.learn_spread([emit(a) for a in samples])
     done = sum(r.stage == "search" and r.status == "trained" for r in folder.rows)
     if folder.rows:
         say(f"taking up {bench.out}: {done} of {config.trials} candidates are trained")

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from latency.verbs import runtime_option
 from nas.verbs import Exits
 
 __all__ = ["main"]
@@ -21,6 +22,7 @@ FLAGS = (
     click.option("--train-images", type=int, help="Train on so many images; default: all."),
     click.option("--device", "devices", multiple=True, help="Where latency is measured: local, ssh:[user@]host, android[:SERIAL]; may be "
                  "given again for more of the same model.  [local]"),
+    runtime_option,
     click.option("--device-wait", help="How long to wait for a device that is unplugged on the way, e.g. 15m.  [15m]"),
     click.option("--fresh", is_flag=True, default=None, help="Measure again what an earlier run measured alike on the same device."),
     click.option("--threads", type=int, help="Threads of the measured runtime.  [1]"),
@@ -60,7 +62,7 @@ def main(
     """
     from nas.config import config_from_file, config_from_table, parse_duration_s
 
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    given = {name: value for name, value in flags.items() if value not in (None, (), "")}
     if budget is not None:
         given["budget_s"] = parse_duration_s(budget)
     if device_wait is not None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from search_spaces.architecture import Act, Architecture, Block, Head, Shape
+from search_spaces.architecture import Act, Architecture, Block, Head, Piece, Shape
 from search_spaces.corners import corner
 from search_spaces.encode import encode_stages
 from search_spaces.errors import InvalidArchitecture, InvalidSpace, UnknownName
+from search_spaces.piece_menu import reachable_pieces
 from search_spaces.size import SpaceSize, count_distinct
 from search_spaces.stage import MAX_CH, MAX_KERNEL, Pick, Picks, PlacedStage, SeRule, Stage, scaled
 
@@ -135,6 +136,10 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Raw picks and distinct architectures, both exact."""
         raw = math.prod(len(menu) for menu in self.choices().values())
         return SpaceSize(raw=raw, distinct=count_distinct(self._placed(), self._stem().out_ch))
+
+    def pieces(self, head: Head) -> tuple[Piece, ...]:
+        """Every distinct piece of every member, each once: what a latency table has to hold."""
+        return reachable_pieces(self._stem(), self._placed(), self._last, self._with_hidden(head), self.input_chw)
 
     def corners(self) -> tuple[dict[str, Pick], dict[str, Pick]]:
         """Picks of the (smallest, largest) member: fewest (most) channels and blocks, then weights in each block."""

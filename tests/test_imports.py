@@ -29,7 +29,7 @@ ONLY_IN = {  # a module, and the only files (or folders, ending in /) that may i
 MENUS = {  # a folder, its dict, and files that are no entry: why
     "search_spaces": ("SPACES", {
         "architecture": "the value", "baselines": "has its own dict", "corners": "of space", "encode": "of space", "errors": "errors",
-        "size": "of space", "space": "the type", "stage": "a row", "table": "reads TOML", "demo": "no space",
+        "piece_menu": "of space", "size": "of space", "space": "the type", "stage": "a row", "table": "reads TOML", "demo": "no space",
     }),
     "latency/devices": ("DEVICES", {
         "base": "the protocol", "__main__": "lists them", "listing": "lists them", "adb": "of android", "facts": "of ssh and android",

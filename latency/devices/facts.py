@@ -24,7 +24,7 @@ for f in present online cpu[0-9]*/cpu_capacity cpu[0-9]*/cpufreq/cpuinfo_max_fre
 cd /
 for f in /proc/cpuinfo /proc/meminfo /proc/loadavg /proc/self/status /sys/firmware/devicetree/base/model /sys/devices/soc0/machine \
   /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp /etc/os-release; do show $f; done
-tell uname -sr; tell uname -m; tell getconf LONG_BIT; tell getconf PAGE_SIZE
+tell uname -sr; tell uname -m; tell getconf LONG_BIT; tell getconf PAGE_SIZE; tell getconf GNU_LIBC_VERSION
 if command -v getprop >/dev/null 2>&1; then tell getprop; tell dumpsys battery; tell dumpsys thermalservice; tell dumpsys power; fi
 :
 """
@@ -63,7 +63,8 @@ class CoreClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What stays as it is: ``classes`` from the fastest to the slowest, ``allowed_cpus`` those that our processes may use.
 
-    ``bits`` are those of its programs; ``build`` is an Android's fingerprint. Text is "", numbers are 0 where the device does not say.
+    ``bits`` are those of its programs; ``build`` is an Android's fingerprint; ``glibc`` the version of that C library.
+    Text is "", numbers are 0 where the device does not say.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     page_bytes: int
     memory_bytes: int
     bits: int
+    glibc: str = ""
 
     @property
     def cores(self) -> int:
@@ -178,6 +180,7 @@ def facts(seen: Seen) -> Facts:
         page_bytes=_number(seen.get("getconf PAGE_SIZE", "")),
         memory_bytes=_number(_field(seen.get("/proc/meminfo", ""), "MemTotal")) * 1024,
         bits=bits or _number(seen.get("getconf LONG_BIT", "")),
+        glibc=seen.get("getconf GNU_LIBC_VERSION", "").removeprefix("glibc").strip(),
     )
 
 

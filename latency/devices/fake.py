@@ -13,7 +13,7 @@ from msgspec import Meta
 from latency.devices.base import Model, model_bytes, sha256
 from latency.errors import DeviceError, Failed, InvalidDevice, Unreachable
 from latency.graph_work import Work, work
-from latency.measurement import DeviceInfo, Measurement
+from latency.measurement import DeviceInfo, Measurement, Stop
 from latency.plan import TimingPlan
 from search_spaces.errors import UnknownName
 
@@ -59,7 +59,7 @@ class FakeDevice:
         return INFO
 
     def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
-        """One measurement for each model; see ``Device.time``. Plans change the number of samples only."""
+        """One measurement for each model; see ``Device.time``. Plans change the number of samples only; there is no anchor."""
         if self._closed:
             raise DeviceError("the device fake is closed: open it again")
         loaded = [(data, self._load(data, i)) for i, data in enumerate(model_bytes(models))]
@@ -83,20 +83,25 @@ class FakeDevice:
         time.sleep(options.sleep_ms / 1000)
         _require_there(options)
         samples = _samples_ns(graph, options, plan)
+        converged: Stop = "converged"
         return Measurement(
-            samples_ns=samples, cpu_ns=samples, warmup_ns=samples[0][0] * plan.warmup_runs, load_ns=NODE_NS * graph.nodes,
+            samples_ns=samples, cpu_ns=samples, process_rounds=(plan.min_rounds,) * plan.processes if plan.processes > 1 else (),
+            stopped=(converged,) * plan.processes, warmup_ns=samples[0][0] * plan.warmup_runs, load_ns=NODE_NS * graph.nodes,
             plan=plan, device=INFO, model_sha256=sha256(data), taken_at=TAKEN_AT,
         )  # fmt: skip
 
 
-def open_fake(address: str) -> FakeDevice:
+def open_fake(address: str, runtime: str = "") -> FakeDevice:
     """The fake device with the options in ``address``, see ``FakeOptions``.
 
     Raises:
         UnknownName: no such option.
-        InvalidDevice: an option without a value, or a number out of range.
+        InvalidDevice: an option without a value, a number out of range, or a runtime, which it has none of.
         Unreachable: the file of the option ``there`` is not.
     """
+    if runtime:
+        place = f"--device ADDRESS,runtime={runtime}"
+        raise InvalidDevice(f"fake: it runs no ONNX Runtime; name {runtime} behind the device it is for: {place}")
     given: dict[str, str] = {}
     for part in filter(None, address.split(",")):
         name, equals, value = part.partition("=")
@@ -123,7 +128,7 @@ def _samples_ns(graph: Work, options: FakeOptions, plan: TimingPlan) -> tuple[tu
     base_ns = options.ms * 1e6 or NODE_NS * graph.nodes + MAC_NS * graph.macs
     base_ns *= 1 + (0 if options.ms else JITTER * (_draw("jitter", graph) % 2001 - 1000) / 1000)
     per_round = -(-plan.min_samples // plan.min_rounds)
-    noise = np.random.default_rng(_draw("noise", graph)).standard_normal((plan.min_rounds, per_round))
+    noise = np.random.default_rng(_draw("noise", graph)).standard_normal((plan.processes * plan.min_rounds, per_round))
     values = np.maximum(1, base_ns * (1 + options.noise * noise)).astype(np.int64)
     return tuple(tuple(row) for row in values.tolist())
 

@@ -1,4 +1,4 @@
-"""This computer, timed through ONNX Runtime's Python package in this process."""
+"""This computer: through the runner, as every other device, or through ONNX Runtime's Python package in this process."""
 
 import contextlib
 import gc
@@ -6,17 +6,22 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from latency.cores import cpus_for
 from latency.devices.base import Model, model_bytes, sha256
+from latency.devices.facts import Facts, read_facts
+from latency.devices.transport import LocalTransport
 from latency.errors import DeviceError, Failed, InvalidDevice
 from latency.host import host_info
-from latency.measurement import DeviceInfo, Measurement, half_width
+from latency.measurement import DeviceInfo, Measurement, Stop, half_width
+from latency.model_inputs import EXTENTS, Input, made_up
 from latency.ort import onnxruntime_module
-from latency.plan import OptLevel, TimingPlan
+from latency.plan import TimingPlan
+from latency.processes import Part, combined, in_processes
+from latency.reference import open_session, reason
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,15 +32,18 @@ __all__ = ["LocalDevice", "open_local"]
 
 STEADY = 0.05  # warm-up ends when its last runs are at most that much faster than those before
 WARMUP_LIMIT = 5
-FLOATS = {"float16": "float16", "float": "float32", "double": "float64"}
-EXTENT = {"bool": 2, "int8": 128, "uint8": 256, "int16": 2, "int32": 2, "int64": 2}
 
 
 class LocalDevice:
-    """ONNX Runtime on the CPU of this computer; everything else that runs on it is seen in the figures, and said by ``problems()``."""
+    """ONNX Runtime on the CPU of this computer, driven from Python; what else runs on it is seen in the figures, and ``problems()`` say it.
+
+    A plan's processes are new sessions in this process: the weights lie elsewhere in each, the library and the heap do not, so they
+    differ by less than processes do. There is no anchor, and the device is not looked at before (``settle_s``).
+    """
 
     def __init__(self) -> None:
         self._info: DeviceInfo | None = None
+        self._facts: Facts | None = None
         self._closed = False
 
     def info(self) -> DeviceInfo:
@@ -43,50 +51,78 @@ class LocalDevice:
         if self._info is None:
             onnxruntime = onnxruntime_module()
             build = onnxruntime.get_build_info().removeprefix("ORT Build Info: ")
-            self._info = host_info(runtime=f"onnxruntime {onnxruntime.__version__}", runtime_build=build)
+            self._info = host_info(runtime=f"onnxruntime {onnxruntime.__version__} (python)", runtime_build=build)
         return self._info
 
     def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
         """One measurement for each model, taken in turns; see ``Device.time``. All models are in memory at once."""
         if self._closed:
             raise DeviceError("the device local is closed: open it again")
-        with _pinned(plan.cpus):
-            timed = [_Timed(data, i, plan) for i, data in enumerate(model_bytes(models))]
-            with _no_garbage_collection():
-                for model in timed:
-                    model.warm_up()
-                _rounds(timed)
-        return tuple(model.measurement(self.info()) for model in timed)
+        data = model_bytes(models)
+        if not data:
+            return ()
+        cpus = self._cpus(plan)
+        with _pinned(cpus):
+            parts = in_processes(len(data), plan, lambda order: _session_parts(data, order, plan))
+        return tuple(
+            combined(p, plan=plan, device=self.info(), model_sha256=sha256(d), cpus=cpus) for p, d in zip(parts, data, strict=True)
+        )
 
     def close(self) -> None:
         """Refuse to time from now on."""
         self._closed = True
 
+    def _cpus(self, plan: TimingPlan) -> tuple[int, ...]:
+        if plan.cpus or not plan.cores or platform.system() != "Linux":
+            return plan.cpus
+        self._facts = self._facts or read_facts(LocalTransport())
+        return cpus_for(plan, self._facts.classes, self._facts.allowed_cpus, name="local")
 
-def open_local(address: str) -> "LocalDevice | RunnerDevice":
-    """This computer: ``""`` and ``python`` time in this process, ``runner`` in a process of latency/runner's program.
+
+def open_local(address: str, runtime: str = "") -> "LocalDevice | RunnerDevice":
+    """This computer: ``runner`` times in processes of latency/runner's program, ``python`` in this one.
+
+    ``""`` is the runner where it is there for this computer and the installed onnxruntime has a library of its own: on Linux. On macOS
+    and Windows it is Python; which of the two it is stands in the device's runtime. A runtime file, as ``runtime`` or behind
+    ``,runtime=``, is the runner's; ``python`` and ``runner`` may stand there too.
 
     Raises:
         InvalidDevice: something else stands behind the colon.
+        InvalidRuntime: the file is no library for this computer.
         DeviceError: the runner is asked for where there is none.
     """
-    if address in ("", "python"):
-        return LocalDevice()
-    if address != "runner":
-        raise InvalidDevice(f"local: after the colon may stand runner or python, got {address!r}")
-    return _open_runner()
+    from latency.devices.remote_device import split_address
+    from latency.runner import program_for
+    from latency.runtime import installed
+    from latency.runtime_source import LOCAL_WAYS
+
+    way, named = split_address(address, "local")
+    chosen = named or runtime
+    if chosen in LOCAL_WAYS:
+        way, chosen = way or chosen, ""
+    if way not in ("", *LOCAL_WAYS):
+        raise InvalidDevice(f"local: after the colon may stand runner or python, got {way!r}")
+    if way == "python" and chosen:
+        raise InvalidDevice(f"local:python times with the onnxruntime package of this Python: to time {chosen}, say local:runner")
+    if not (way or chosen):
+        own = installed() if platform.system() == "Linux" else None
+        way = "runner" if own and program_for(own.libc, platform.machine()) else "python"
+    return LocalDevice() if way == "python" else _open_runner(chosen)
 
 
-def _open_runner() -> "RunnerDevice":
+def _open_runner(chosen: str) -> "RunnerDevice":
     from latency.devices.runner_device import RunnerDevice
     from latency.devices.transport import LocalTransport
     from latency.runner import program_for
-    from latency.runtime import installed
+    from latency.runtime import require_fit
+    from latency.runtime_source import for_linux
 
-    library = installed() if platform.system() == "Linux" else None
-    if library is None or program_for(library.libc, library.machine) is None:
-        where = f"{platform.system()} on {platform.machine()}"
-        raise DeviceError(f"local: the runner needs Linux and an onnxruntime package with libonnxruntime.so, not {where}: use local:python")
+    machine = platform.machine()
+    if platform.system() != "Linux" or program_for("glibc", machine) is None:
+        raise DeviceError(f"local: the runner is for Linux on aarch64 and x86_64, not {platform.system()} on {machine}: use local:python")
+    library = for_linux(machine, chosen)
+    glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc").strip()
+    require_fit(library, name="local", page_bytes=os.sysconf("SC_PAGE_SIZE"), glibc=glibc)
     return RunnerDevice(LocalTransport(), library, host_info(runtime="", runtime_build=""))
 
 
@@ -94,17 +130,24 @@ class _Timed:
     """One loaded model and the runs taken of it so far."""
 
     def __init__(self, data: bytes, index: int, plan: TimingPlan) -> None:
-        self._plan, self._index, self._sha256 = plan, index, sha256(data)
+        self._plan, self._index = plan, index
         began = time.perf_counter_ns()
-        self._session = _session(data, index, plan)
+        self._session = open_session(data, plan, name=f"model {index}", model_index=index)
         self._load_ns = time.perf_counter_ns() - began
         self._binding = _bind(self._session, index)
+        self._first_run_ns = sum(self._run(1)[0])
         self._wall: list[tuple[int, ...]] = []
         self._cpu: list[tuple[int, ...]] = []
         self._warmup_ns = 0
+        self._spent_ms = 0.0
         self._block = 1
         self._next_check = plan.min_rounds
-        self.done = False
+        self._stopped: Stop | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the plan is fulfilled, or a limit of it reached."""
+        return self._stopped is not None
 
     def warm_up(self) -> None:
         """Run untimed until the plan's warm-up is over and the model no longer gets faster, then fix the length of a block."""
@@ -129,26 +172,28 @@ class _Timed:
         wall, cpu = self._run(self._block)
         self._wall.append(wall)
         self._cpu.append(cpu)
-        self.done = self._is_done()
+        self._spent_ms += sum(wall) / 1e6
+        self._stopped = self._reason_to_stop()
 
-    def measurement(self, device: DeviceInfo) -> Measurement:
+    def part(self) -> Part:
         """The runs taken, as a value."""
-        return Measurement(
-            samples_ns=tuple(self._wall), cpu_ns=tuple(self._cpu) if _cpu_time_counts(self._plan) else (), warmup_ns=self._warmup_ns,
-            load_ns=self._load_ns, plan=self._plan, device=device, model_sha256=self._sha256,
-            taken_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        assert self._stopped
+        return Part(
+            samples_ns=tuple(self._wall), cpu_ns=tuple(self._cpu) if _cpu_time_counts(self._plan) else (), stopped=self._stopped,
+            warmup_ns=self._warmup_ns, load_ns=self._load_ns, first_run_ns=self._first_run_ns,
         )  # fmt: skip
 
-    def _is_done(self) -> bool:
+    def _reason_to_stop(self) -> Stop | None:
         plan, rounds = self._plan, len(self._wall)
-        runs, spent_ms = rounds * self._block, sum(map(sum, self._wall)) / 1e6
-        if runs >= plan.max_samples or spent_ms >= plan.max_ms:
-            return True
-        if rounds < self._next_check or runs < plan.min_samples or spent_ms < plan.min_ms:
-            return False
+        runs = rounds * self._block
+        if runs >= plan.max_samples or self._spent_ms >= plan.max_ms:
+            return "max_ms" if self._spent_ms >= plan.max_ms else "max_samples"
+        if rounds < self._next_check or runs < plan.min_samples or self._spent_ms < plan.min_ms:
+            return None
         # The interval costs milliseconds: looked at after every 20 % more rounds, not after each.
         self._next_check = rounds + max(1, rounds // 5)
-        return half_width(tuple(self._wall), tuple(self._cpu) if _cpu_time_counts(plan) else ()) <= plan.half_width
+        known = half_width(tuple(self._wall), tuple(self._cpu) if _cpu_time_counts(plan) else ())
+        return "converged" if known <= plan.half_width else None
 
     def _run(self, times: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Wall and CPU nanoseconds of consecutive runs."""
@@ -163,8 +208,17 @@ class _Timed:
                 cpu.append(time.thread_time_ns() - cpu_began)
                 wall.append(ended - began)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise Failed(f"ONNX Runtime cannot run model {self._index}: {_reason(error)}", model_index=self._index) from error
+            raise Failed(f"ONNX Runtime cannot run model {self._index}: {reason(error)}", model_index=self._index) from error
         return tuple(wall), tuple(cpu)
+
+
+def _session_parts(data: Sequence[bytes], order: Sequence[int], plan: TimingPlan) -> list[Part]:
+    timed = [_Timed(data[i], i, plan) for i in order]
+    with _no_garbage_collection():
+        for model in timed:
+            model.warm_up()
+        _rounds(timed)
+    return [model.part() for model in timed]
 
 
 def _rounds(models: Sequence[_Timed]) -> None:
@@ -176,55 +230,24 @@ def _rounds(models: Sequence[_Timed]) -> None:
         first = (first + 1) % len(models)
 
 
-def _session(data: bytes, index: int, plan: TimingPlan) -> "onnxruntime.InferenceSession":
-    onnxruntime = onnxruntime_module()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = plan.threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = _opt_level(plan.opt_level)
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-    # A model's threads must not spin on while the next model is timed.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise Failed(f"ONNX Runtime cannot load model {index}: {_reason(error)}", model_index=index) from error
-
-
-def _opt_level(level: OptLevel) -> Any:  # Any: an enum of onnxruntime, which has no types
-    levels = onnxruntime_module().GraphOptimizationLevel
-    return {
-        "disabled": levels.ORT_DISABLE_ALL,
-        "basic": levels.ORT_ENABLE_BASIC,
-        "extended": levels.ORT_ENABLE_EXTENDED,
-        "all": levels.ORT_ENABLE_ALL,
-    }[level]
-
-
 def _bind(session: "onnxruntime.InferenceSession", index: int) -> "onnxruntime.IOBinding":
     """The session's inputs bound to fixed random values, its outputs to memory of the runtime's own."""
-    binding, rng = session.io_binding(), np.random.default_rng(0)
-    for value in session.get_inputs():
-        binding.bind_cpu_input(value.name, _input(value.name, value.type, value.shape, rng, index))
+    binding = session.io_binding()
+    values = made_up(_input(value.name, value.type, value.shape, index) for value in session.get_inputs())
+    for name, value in values.items():
+        binding.bind_cpu_input(name, value)
     for value in session.get_outputs():
         binding.bind_output(value.name, "cpu")
     return binding
 
 
-def _input(name: str, onnx_type: str, dims: Sequence[int | str | None], rng: np.random.Generator, index: int) -> np.ndarray:
-    """Uniform in [0, 1) for floats; in the whole non-negative range for bytes; 0 or 1 for wider integers, which may be indices."""
+def _input(name: str, onnx_type: str, dims: Sequence[int | str | None], index: int) -> Input:
     kind = onnx_type.removeprefix("tensor(").removesuffix(")")
-    if kind not in FLOATS and kind not in EXTENT:
-        known = ", ".join((*FLOATS, *EXTENT))
-        raise Failed(f"model {index}: input {name!r} is a {onnx_type}, and only {known} can be made up", model_index=index)
+    if kind not in EXTENTS:
+        raise Failed(f"model {index}: input {name!r} is a {onnx_type}, and only {', '.join(EXTENTS)} can be made up", model_index=index)
     if not all(isinstance(d, int) for d in dims[1:]):
         raise Failed(f"model {index}: only the batch may be open, and input {name!r} has shape {list(dims)}", model_index=index)
-    shape = [d if isinstance(d, int) else 1 for d in dims]
-    if kind in FLOATS:
-        return rng.random(shape).astype(FLOATS[kind])
-    return rng.integers(0, EXTENT[kind], shape).astype(kind)
+    return Input(name=name, dtype=kind, dims=tuple("?" if d is None else d for d in dims))
 
 
 def _cpu_time_counts(plan: TimingPlan) -> bool:
@@ -259,9 +282,3 @@ def _pinned(cpus: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def _reason(error: Exception) -> str:
-    """The last part of ONNX Runtime's message: what stands behind ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :``."""
-    text = " ".join(str(error).split())
-    return text.split(" : ", 3)[-1].rstrip(".")

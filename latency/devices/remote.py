@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 SHORT_S = 120.0  # for commands that take no time, on a slow network or a board whose cores are all at work
 SLOWEST_BYTES_S = 500_000  # a poor wireless link
-# Pushes that were cut off for good leave a .part; those older than an hour are no one's any more.
+# What was cut off for good leaves a .part or a job: those older than an hour, or a day, are no one's any more.
 MAKE_FOLDER = """cd; set -- {home}; mkdir -p "$1" && cd "$1" && test -w . && pwd
-find . -name '*.part' -mmin +60 -exec rm -f {{}} + 2>/dev/null; :"""
+find . \\( -name '*.part' -mmin +60 -o -name 'job-*' -mmin +1440 \\) -exec rm -f {{}} + 2>/dev/null; :"""
 ACCEPT = 'test "$(($(wc -c < "$0")))" -eq "$2" && chmod "$3" "$0" && mv -f "$0" "$1"'
 COUNT = 'wc -c < "$0"'
 STOP = 'case "$(cat /proc/"$0"/cmdline)" in *"$1"*) kill -9 "$0";; esac'

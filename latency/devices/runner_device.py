@@ -7,26 +7,30 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 import numpy as np
 
+from latency.anchors import anchor_models
+from latency.cores import cpus_for
 from latency.devices.base import Model, model_bytes, sha256
+from latency.devices.facts import Facts, read_facts
 from latency.devices.transport import Result, Transport
 from latency.errors import DeviceError, Failed, InvalidRuntime, Unreachable
 from latency.measurement import DeviceInfo, Measurement
 from latency.plan import TimingPlan
+from latency.preflight import aftermath, settle
+from latency.processes import Part, combined, in_processes
 from latency.runner import program_for
-from latency.runner.job import InvalidResult, JobModel, ModelResult, RunnerResult, decode, encode, limit_s
+from latency.runner.job import Guard, InvalidResult, JobModel, ModelResult, RunnerResult, decode, encode, limit_s
 from latency.runtime import RuntimeLibrary
 
 __all__ = ["RunnerDevice"]
 
-SHORT_S, DEPLOY_S = 30.0, 300.0
-CRASH = re.compile(r"crashed at model (\d+) by signal (\d+)")
+SHORT_S, DEPLOY_S = 120.0, 300.0  # what takes no time may take long on a board whose cores are all at work
+CRASH = re.compile(r"crashed at model (-?\d+) by signal (\d+)")
 STAGES = {
     "load": "ONNX Runtime cannot load model {index}: {problem}",
     "input": "model {index}: {problem}",
@@ -42,13 +46,14 @@ class RunnerDevice:
     than the models' size stay until the folder is cleared.
     """
 
-    def __init__(self, transport: Transport, library: RuntimeLibrary, facts: DeviceInfo) -> None:
+    def __init__(self, transport: Transport, library: RuntimeLibrary, facts: DeviceInfo, *, seen: Facts | None = None) -> None:
         """Take over the transport; nothing is sent before it is needed.
 
         Args:
             transport: the way to the device; closed with it.
             library: ONNX Runtime for the device.
             facts: the device without its runtime, which is filled in here.
+            seen: its classes of cores; None: looked at when a plan names one.
 
         Raises:
             InvalidRuntime: the library is for another machine, or no runner was built for it.
@@ -62,6 +67,8 @@ class RunnerDevice:
         build = f"sha256 {library.sha256[:16]}"
         self._info = msgspec.structs.replace(facts, runtime=f"onnxruntime {library.version} (runner)", runtime_build=build)
         self._deployed: tuple[str, str] | None = None
+        self._seen, self._has_zones = seen, False
+        self._references_ns: dict[tuple[object, ...], list[int]] = {}  # of the anchors, by what they depend on
         self._closed = False
 
     @property
@@ -79,9 +86,14 @@ class RunnerDevice:
         data = model_bytes(models)
         if not data:
             return ()
-        result, _ = self._do([JobModel(data=d) for d in data], plan)
-        taken_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        return tuple(self._measurement(m, sha256(d), plan, taken_at) for m, d in zip(result.models, data, strict=True))
+        cpus = self._cpus(plan)
+        notes = settle(self._transport, self._facts(), plan.settle_s) if plan.settle_s else ()
+        parts = in_processes(len(data), plan, lambda order: self._process(data, order, plan, cpus))
+        notes += aftermath(self._transport) if plan.settle_s else ()
+        return tuple(
+            combined(p, plan=plan, device=self._info, model_sha256=sha256(d), cpus=cpus, notes=notes)
+            for p, d in zip(parts, data, strict=True)
+        )
 
     def outputs(self, model: Model, inputs: Mapping[str, np.ndarray], plan: TimingPlan = ONE_RUN) -> dict[str, np.ndarray]:
         """What the model gives for these inputs there, by name, to hold against another device.
@@ -98,7 +110,8 @@ class RunnerDevice:
         """
         self._require_open()
         (data,) = model_bytes([model])
-        _, (values,) = self._do([JobModel(data=data, inputs=inputs)], plan, outputs=True)
+        job = encode(self._library_there(), [JobModel(data=data, inputs=inputs)], plan, outputs=True, cpus=self._cpus(plan))
+        _, (values,) = self._do(job, plan, limit_s(plan, 1), [0])
         return values
 
     def close(self) -> None:
@@ -111,21 +124,51 @@ class RunnerDevice:
         if self._closed:
             raise DeviceError(f"the device {self._transport.name} is closed: open it again")
 
-    def _measurement(self, model: ModelResult, model_sha256: str, plan: TimingPlan, taken_at: str) -> Measurement:
-        return Measurement(
-            samples_ns=model.samples_ns, cpu_ns=model.cpu_ns, warmup_ns=model.warmup_ns, load_ns=model.load_ns,
-            plan=plan, device=self._info, model_sha256=model_sha256, taken_at=taken_at,
-        )  # fmt: skip
+    def _cpus(self, plan: TimingPlan) -> tuple[int, ...]:
+        if plan.cpus or not plan.cores:
+            return plan.cpus
+        return cpus_for(plan, self._facts().classes, self._facts().allowed_cpus, name=self._transport.name)
+
+    def _facts(self) -> Facts:
+        self._seen = self._seen or read_facts(self._transport)
+        return self._seen
+
+    def _guard(self) -> Guard | None:
+        """For boards and phones that tell of heat: where nothing does, as in a virtual machine, waiting cures nothing."""
+        return Guard() if self._info.kind == "android" or (self._has_zones and self._info.kind != "local") else None
+
+    def _process(self, data: Sequence[bytes], order: Sequence[int], plan: TimingPlan, cpus: tuple[int, ...]) -> list[Part]:
+        """One process: the models in this order behind the anchors, whose times in the first process are their reference."""
+        anchors = anchor_models() if plan.anchor else ()
+        key = (plan.threads, plan.provider, plan.opt_level, cpus)
+        references = self._references_ns.get(key, [0] * len(anchors))
+        models = [JobModel(data=d) for d in (*anchors, *(data[i] for i in order))]
+        guard = self._guard() if any(references) else None
+        job = encode(self._library_there(), models, plan, cpus=cpus, references_ns=references, guard=guard)
+        result, _ = self._do(job, plan, limit_s(plan, len(models), guard), [*([-1] * len(anchors)), *order])
+        self._has_zones = result.zones > 0
+        if not all(m.samples_ns for m in result.models[len(anchors) :]):
+            slow = f"throttled: slower than at its start, and still so after {result.paused_ms / 1000:.0f} s of cooling"
+            raise DeviceError(f"{self._transport.name} is {slow}: let it cool, then start again")
+        ran = [m.round_medians_ns for m in result.models[: len(anchors)]]
+        references = [known or round(float(np.median(now or [0]))) for known, now in zip(references, ran, strict=True)]
+        if anchors:
+            self._references_ns[key] = references
+        return [_part(m, result, ran, references) for m in result.models[len(anchors) :]]
+
+    def _library_there(self) -> str:
+        return (self._deployed or self._deploy())[1]
 
     def _do(
-        self, models: Sequence[JobModel], plan: TimingPlan, *, outputs: bool = False
+        self, data: bytes, plan: TimingPlan, seconds: float, numbers: Sequence[int]
     ) -> tuple[RunnerResult, list[dict[str, np.ndarray]]]:
-        """Send a job, wait for it and bring its result; whatever happens, its files are removed where the device can be reached."""
+        """Send a job, wait for it and bring its result; whatever happens, its files are removed where the device can be reached.
+
+        ``numbers`` are what messages call the job's models; -1: one of our own.
+        """
         transport = self._transport
-        runner, library = self._deployed or self._deploy()
+        runner, _ = self._deployed or self._deploy()
         job = f"{transport.folder}/job-{secrets.token_hex(8)}"
-        data = encode(library, models, plan, outputs=outputs)
-        seconds = limit_s(plan, len(models))
         with tempfile.TemporaryDirectory(prefix="latency-job-") as folder:
             here = Path(folder)
             (here / "job").write_bytes(data)
@@ -133,17 +176,21 @@ class RunnerDevice:
                 transport.push(here / "job", job)
                 words = [runner, "run", job, hashlib.sha256(data).hexdigest(), f"{job}.result", str(int(seconds))]
                 ended = transport.run(words, timeout_s=seconds + SHORT_S)
-                return self._read(ended, f"{job}.result", here / "result", plan)
+                return self._read(ended, f"{job}.result", here / "result", plan, numbers)
             finally:
                 with suppress(DeviceError):  # what it was lost by is already on its way up
                     transport.run(["rm", "-f", job, f"{job}.result"], timeout_s=SHORT_S)
 
-    def _read(self, ended: Result, source: str, target: Path, plan: TimingPlan) -> tuple[RunnerResult, list[dict[str, np.ndarray]]]:
+    def _read(
+        self, ended: Result, source: str, target: Path, plan: TimingPlan, numbers: Sequence[int]
+    ) -> tuple[RunnerResult, list[dict[str, np.ndarray]]]:
         """The result that a runner left. Its exit code is not believed: only a whole result counts."""
         crash = CRASH.search(ended.err)
         if crash:
-            text = f"{self._transport.name}: ONNX Runtime crashed at model {crash[1]} (signal {crash[2]})"
-            raise Failed(text, model_index=int(crash[1]) if crash[1] != "-1" else None)
+            number = numbers[int(crash[1])] if crash[1] != "-1" else -1
+            where = f"model {number}" if number >= 0 else "an anchor, a network of our own" if crash[1] != "-1" else "no single model"
+            text = f"{self._transport.name}: ONNX Runtime crashed at {where} (signal {crash[2]})"
+            raise Failed(text, model_index=number if number >= 0 else None)
         try:
             self._transport.pull(source, target)
             result, outputs = decode(target.read_bytes())
@@ -151,7 +198,7 @@ class RunnerDevice:
             raise
         except (DeviceError, InvalidResult, OSError) as error:
             self._no_result(ended, error)
-        self._check(result, plan)
+        self._check(result, plan, numbers)
         return result, outputs
 
     def _no_result(self, ended: Result, error: Exception) -> NoReturn:
@@ -160,16 +207,21 @@ class RunnerDevice:
         text = f"{self._transport.name}: the runner left no whole result ({error}); it said: {said}"
         raise DeviceError(text) from error
 
-    def _check(self, result: RunnerResult, plan: TimingPlan) -> None:
+    def _check(self, result: RunnerResult, plan: TimingPlan, numbers: Sequence[int]) -> None:
         name = self._transport.name
         if result.refused == "cpus":
             raise DeviceError(f"{name}: the plan's cpus must be among {list(result.cpus)}, got {sorted(plan.cpus)}")
         if result.refused == "library":
             raise DeviceError(f"{name}: cannot use {self._library.name} there: {result.problem}")
-        for index, model in enumerate(result.models):
-            if model.stage:
-                problem = " ".join(model.problem.split()).rstrip(".")
-                raise Failed(STAGES[model.stage].format(index=index, problem=problem), model_index=index)
+        if result.refused == "provider":
+            raise DeviceError(f"{name}: {self._library.name} has no provider {plan.provider}; {result.problem}: use a runtime that has it")
+        for number, model in zip(numbers, result.models, strict=True):
+            if not model.stage:
+                continue
+            problem = " ".join(model.problem.split()).rstrip(".")
+            if number < 0:
+                raise DeviceError(f"{name}: the anchor, a network of our own, cannot be timed ({problem}): use a plan without anchor")
+            raise Failed(STAGES[model.stage].format(index=number, problem=problem), model_index=number)
 
     def _deploy(self) -> tuple[str, str]:
         """Paths of the runner and the library on the device; what lies there already by its hash is not sent again."""
@@ -216,4 +268,17 @@ class RunnerDevice:
         ended = self._transport.run([runner, "size", runner], timeout_s=SHORT_S)
         said = " ".join((ended.err or ended.out).split()[-40:]) or f"exit code {ended.code}"
         machine = f"{self._library.machine} ({self._library.libc})"
-        raise DeviceError(f"{self._transport.name}: the runner for {machine} does not start there: {said}")
+        # A file that was put there executable, and may not be executed: its file system is mounted noexec.
+        where = "set TMPDIR here, or XDG_CACHE_HOME on a board, to a folder where programs may run"
+        hint = f"; is {self._transport.folder} mounted noexec? {where}" if "ermission denied" in said else ""
+        raise DeviceError(f"{self._transport.name}: the runner for {machine} does not start there: {said}{hint}")
+
+
+def _part(model: ModelResult, result: RunnerResult, anchors: Sequence[tuple[int, ...]], references_ns: Sequence[int]) -> Part:
+    assert model.stopped != "" and model.stopped != "unused"  # noqa: PT018
+    rounds, has_anchor = len(model.samples_ns), model.anchor >= 0
+    return Part(
+        samples_ns=model.samples_ns, cpu_ns=model.cpu_ns, stopped=model.stopped, warmup_ns=model.warmup_ns, load_ns=model.load_ns,
+        first_run_ns=model.first_run_ns, anchor_ns=anchors[model.anchor][:rounds] if has_anchor else (),
+        anchor_reference_ns=references_ns[model.anchor] if has_anchor else 0, mhz=result.mhz[:rounds] if any(result.mhz) else (),
+    )  # fmt: skip

@@ -11,14 +11,15 @@ from latency.devices.remote_device import open_link, split_address
 from latency.devices.remote_shell import Finished, finish
 from latency.devices.runner_device import RunnerDevice
 from latency.errors import InvalidDevice, Unreachable
-from latency.runtime import RuntimeLibrary, from_file, from_pip, installed
+from latency.runtime_source import for_linux
 
 __all__ = ["SshLink", "open_ssh", "parse_address"]
 
 CONNECT_S, ENTER_S = 30, 120  # until the host answers; until the user is let in, which a busy board takes long for
+# A board that goes without a word is noticed after some 20 s.
 # The private socket's folder is short-lived and this process's own; a master without clients ends itself after a minute.
 OPTIONS = (
-    "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=10", "ServerAliveCountMax=6", "ControlPersist=60",
+    "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ServerAliveInterval=5", "ServerAliveCountMax=4", "ControlPersist=60",
     "ForwardX11=no", "ForwardAgent=no", "ClearAllForwardings=yes", "RemoteCommand=none", "RequestTTY=no", "LogLevel=ERROR",
 )  # fmt: skip
 ADVICE = {
@@ -32,7 +33,7 @@ ADVICE = {
 }
 
 
-def open_ssh(address: str) -> RunnerDevice:
+def open_ssh(address: str, runtime: str = "") -> RunnerDevice:
     """The board at ``[user@]host[:port][,runtime=FILE]``; without a runtime, that of this Python's version of it: PyPI's.
 
     Raises:
@@ -40,15 +41,8 @@ def open_ssh(address: str) -> RunnerDevice:
         Unreachable: the board is not there, or does not let this user in without a password; the text says what to do.
         DeviceError, InvalidRuntime: see ``open_link``.
     """
-    place, runtime = split_address(address, "ssh")
-
-    def library(machine: str) -> RuntimeLibrary:
-        if runtime:
-            return from_file(runtime, machine=machine, libc="glibc")
-        own = installed()
-        return own if own and (own.machine, own.libc) == (machine, "glibc") else from_pip(machine)
-
-    return open_link(SshLink(place), kind="ssh", library=library)
+    place, named = split_address(address, "ssh")
+    return open_link(SshLink(place), kind="ssh", library=lambda machine: for_linux(machine, named or runtime))
 
 
 def parse_address(address: str) -> tuple[str, int | None]:

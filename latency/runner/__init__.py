@@ -5,7 +5,7 @@ from pathlib import Path
 __all__ = ["ANDROID_START", "BINARIES", "SOURCES", "TARGETS", "VERSIONS", "program_for"]
 
 FOLDER = Path(__file__).parent
-SOURCES = tuple(FOLDER / f"{name}.c" for name in ("runner", "timing", "ort", "job", "text"))
+SOURCES = tuple(FOLDER / f"{name}.c" for name in ("runner", "timing", "course", "ort", "job", "text"))
 ANDROID_START = FOLDER / "android_start.c"
 BINARIES = FOLDER / "bin"
 VERSIONS = BINARIES / "versions.json"

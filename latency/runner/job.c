@@ -31,7 +31,12 @@ static void read_line(Job *job, const char *key, char *value) {
       {"min_samples", &job->min_samples, NULL, NULL},  {"max_samples", &job->max_samples, NULL, NULL},
       {"warmup_ms", NULL, &job->warmup_ms, NULL},      {"block_ms", NULL, &job->block_ms, NULL},
       {"min_ms", NULL, &job->min_ms, NULL},            {"max_ms", NULL, &job->max_ms, NULL},
-      {"half_width", NULL, &job->half_width, NULL},
+      {"half_width", NULL, &job->half_width, NULL},    {"provider", NULL, NULL, &job->provider},
+      {"sysfs", NULL, NULL, &job->sysfs},              {"anchors", &job->anchors, NULL, NULL},
+      {"reference_0_ns", &job->reference_ns[0], NULL, NULL}, {"reference_1_ns", &job->reference_ns[1], NULL, NULL},
+      {"pauses", &job->pauses, NULL, NULL},            {"pause_ms", NULL, &job->pause_ms, NULL},
+      {"slow", NULL, &job->slow, NULL},                {"throttled", NULL, &job->throttled, NULL},
+      {"longest_pause_ms", NULL, &job->longest_pause_ms, NULL},
   };
   char *end = NULL;
   if (!strcmp(key, "model")) {
@@ -63,7 +68,7 @@ static const unsigned char *take(unsigned char **at, const unsigned char *end, s
 }
 
 Job parse_job(unsigned char *bytes, size_t count) {
-  Job job = {0};
+  Job job = {.provider = "cpu", .sysfs = "/sys"};
   unsigned char *at = bytes, *end = bytes + count;
   for (int first = 1;; first = 0) {
     unsigned char *newline = at < end ? memchr(at, '\n', (size_t)(end - at)) : NULL;
@@ -84,5 +89,6 @@ Job parse_job(unsigned char *bytes, size_t count) {
     for (int k = 0; k < model->input_count; k++) model->inputs[k].bytes = take(&at, end, model->inputs[k].count);
   }
   if (!job.library || !job.cpus || job.threads < 1 || job.min_rounds < 1) give_up("the job is incomplete");
+  if (job.anchors < 0 || job.anchors > MAX_ANCHORS || job.anchors > job.model_count) give_up("the job has %ld anchors", job.anchors);
   return job;
 }

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { MAX_ANCHORS = 2 };
+
 typedef struct { const char *name; const unsigned char *bytes; size_t count; } GivenInput;
 
 typedef struct {
@@ -15,9 +17,14 @@ typedef struct {
 
 typedef struct {
   const char *library, *cpus; /* cpus: "0,1", or "-" for those that are allowed */
+  const char *provider, *sysfs;
   long threads, opt_level, wants_outputs;
   long warmup_runs, block_runs, min_rounds, min_samples, max_samples;
   double warmup_ms, block_ms, min_ms, max_ms, half_width;
+  long anchors;       /* the first models, timed in every round until the last of the others is done */
+  long reference_ns[MAX_ANCHORS]; /* their medians when the device was cool; 0: not known */
+  long pauses;        /* how often it may be left to cool */
+  double pause_ms, longest_pause_ms, slow, throttled; /* an anchor's time over its reference from which to pause, and to end */
   JobModel *models;
   int model_count;
   int parent; /* the process that waits for this one */

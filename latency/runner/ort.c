@@ -7,14 +7,15 @@
 
 #include "text.h"
 
-/* Places in OrtApi, from onnxruntime_c_api.h; API 11 is the first that has all of them. */
+/* Places in OrtApi, from onnxruntime_c_api.h; API 11 is the first that has all of them, but for APPEND_PROVIDER: that needs 12. */
 enum {
   GET_ERROR_MESSAGE = 2, CREATE_ENV = 3, CREATE_SESSION_FROM_ARRAY = 8, RUN = 9, CREATE_SESSION_OPTIONS = 10, SET_EXECUTION_MODE = 13,
   SET_LOG_SEVERITY = 22, SET_OPT_LEVEL = 23, SET_INTRA_THREADS = 24, SET_INTER_THREADS = 25, INPUT_COUNT = 30, OUTPUT_COUNT = 31,
   INPUT_TYPE_INFO = 33, INPUT_NAME = 36, OUTPUT_NAME = 37, CREATE_TENSOR = 49, IS_TENSOR = 50, TENSOR_DATA = 51, CAST_TO_TENSOR_INFO = 55,
   ELEMENT_TYPE = 60, DIMENSION_COUNT = 61, DIMENSIONS = 62, SYMBOLIC_DIMENSIONS = 63, ELEMENT_COUNT = 64, TENSOR_INFO = 65,
   CREATE_CPU_MEMORY_INFO = 69, DEFAULT_ALLOCATOR = 78, RELEASE_STATUS = 93, RELEASE_VALUE = 96, RELEASE_TYPE_INFO = 98,
-  RELEASE_TENSOR_INFO = 99, RELEASE_SESSION_OPTIONS = 100, ADD_CONFIG_ENTRY = 130, API_VERSION = 11,
+  RELEASE_TENSOR_INFO = 99, RELEASE_SESSION_OPTIONS = 100, AVAILABLE_PROVIDERS = 125, RELEASE_PROVIDERS = 126,
+  ADD_CONFIG_ENTRY = 130, APPEND_PROVIDER = 216, API_VERSION = 11, API_WITH_PROVIDERS = 12,
 };
 enum { MAX_RANK = 16 };
 
@@ -22,7 +23,7 @@ typedef struct { const void *const *(*api)(uint32_t); const char *(*version)(voi
 typedef void Status;
 
 static const void *const *api;
-static void *environment, *memory_info, *allocator;
+static void *environment, *memory_info, *allocator, *library_handle;
 
 /* The function at a place: its result, then the types of its arguments. */
 #define ORT(place, result, ...) ((result(*)(__VA_ARGS__))api[place])
@@ -52,18 +53,65 @@ static int went_wrong(Status *status, Loaded *model, const char *stage) {
   return 1;
 }
 
-const char *open_runtime(const char *library, const char **version) {
-  void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-  if (!handle) return dlerror();
-  const ApiBase *(*base)(void) = (const ApiBase *(*)(void))dlsym(handle, "OrtGetApiBase");
+const char *open_runtime(const Job *job, const char **version) {
+  int plain = !strcmp(job->provider, "cpu");
+  library_handle = dlopen(job->library, RTLD_NOW | RTLD_LOCAL);
+  if (!library_handle) return dlerror();
+  const ApiBase *(*base)(void) = (const ApiBase *(*)(void))dlsym(library_handle, "OrtGetApiBase");
   if (!base) return "it has no OrtGetApiBase";
   *version = base()->version();
-  api = base()->api(API_VERSION);
-  if (!api) return "it is older than 1.11";
+  api = base()->api(plain ? API_VERSION : API_WITH_PROVIDERS);
+  if (!api) return plain ? "it is older than 1.11" : "it is older than 1.12, the first with other providers than cpu";
   Status *status = ORT(CREATE_ENV, Status *, int, const char *, void **)(4, "runner", &environment);
   if (!status) status = ORT(CREATE_CPU_MEMORY_INFO, Status *, int, int, void **)(1, 0, &memory_info);
   if (!status) status = ORT(DEFAULT_ALLOCATOR, Status *, void **)(&allocator);
   return status ? message_of(status) : NULL;
+}
+
+/* Where a provider is that is no plain "cpu": what the library calls it, and what the call that adds it does. */
+static const struct { const char *name, *in_library, *appended; } PROVIDERS[] = {
+    {"cpu", "CPUExecutionProvider", NULL},
+    {"xnnpack", "XnnpackExecutionProvider", "XNNPACK"},
+    {"nnapi", "NnapiExecutionProvider", NULL}, /* added by a function of its own */
+};
+enum { CPU, XNNPACK, NNAPI, PROVIDER_COUNT };
+
+static int provider_of(const char *name) {
+  for (int i = 0; i < PROVIDER_COUNT; i++)
+    if (!strcmp(PROVIDERS[i].name, name)) return i;
+  give_up("the job's provider is not known: '%s'", name);
+}
+
+char *missing_provider(const char *name) {
+  const char *wanted = PROVIDERS[provider_of(name)].in_library;
+  char **names = NULL;
+  int count = 0, found = 0;
+  Text text = {0};
+  Status *status = ORT(AVAILABLE_PROVIDERS, Status *, char ***, int *)(&names, &count);
+  if (status) return message_of(status);
+  for (int i = 0; i < count; i++) {
+    found |= !strcmp(names[i], wanted);
+    add(&text, "%s%.*s", i ? ", " : "", (int)(strlen(names[i]) - (strstr(names[i], "ExecutionProvider") ? 17 : 0)), names[i]);
+  }
+  ORT(RELEASE_PROVIDERS, void, char **, int)(names, count);
+  return found ? NULL : printed("it has %s", count ? text.bytes : "none");
+}
+
+/* XNNPACK has threads of its own: the session's other operators then keep to one, so that the two do not spin against each other. */
+static Status *add_provider(void *options, const Job *job) {
+  int provider = provider_of(job->provider);
+  if (provider == NNAPI) {
+    Status *(*append)(void *, uint32_t) =
+        (Status * (*)(void *, uint32_t)) dlsym(library_handle, "OrtSessionOptionsAppendExecutionProvider_Nnapi");
+    if (!append) give_up("the library says that it has nnapi, and not how to add it");
+    return append(options, 0);
+  }
+  if (provider == CPU) return NULL;
+  const char *keys[] = {"intra_op_num_threads"}, *values[] = {printed("%ld", job->threads)};
+  Status *status = ORT(SET_INTRA_THREADS, Status *, void *, int)(options, 1);
+  return status ? status
+                : ORT(APPEND_PROVIDER, Status *, void *, const char *, const char *const *, const char *const *, size_t)(
+                      options, PROVIDERS[provider].appended, keys, values, 1);
 }
 
 static int open_session(Loaded *model, const JobModel *given, const Job *job) {
@@ -79,6 +127,7 @@ static int open_session(Loaded *model, const JobModel *given, const Job *job) {
   if (!status) status = configure(options, "session.intra_op.allow_spinning", "1");
   /* A model's threads must not spin on while the next model is timed. */
   if (!status) status = configure(options, "session.force_spinning_stop", "1");
+  if (!status) status = add_provider(options, job);
   if (!status)
     status = ORT(CREATE_SESSION_FROM_ARRAY, Status *, void *, const void *, size_t, void *, void **)(
         environment, given->bytes, given->count, options, &model->session);
@@ -231,7 +280,9 @@ int run_once(Loaded *model) {
 }
 
 int first_run(Loaded *model) {
+  int64_t began = clock_ns(CLOCK_MONOTONIC);
   if (run_once(model)) return 1;
+  model->first_run_ns = clock_ns(CLOCK_MONOTONIC) - began;
   for (size_t i = 0; i < model->output_count; i++) {
     int tensor = 0;
     if (!model->outputs[i]) continue;

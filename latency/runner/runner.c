@@ -63,13 +63,14 @@ static int prepare(Timed *models, const Job *job) {
   return failed;
 }
 
-static void time_all(Timed *models, const Job *job) {
+static void time_all(Timed *models, const Job *job, Course *course) {
   for (int i = 0; i < job->model_count; i++) {
     model_at_work = i;
+    models[i].is_anchor = i < job->anchors;
     if (warm_up(&models[i], job)) return;
   }
   model_at_work = -1;
-  time_rounds(models, job->model_count, job);
+  if (job->model_count) time_rounds(models, job->model_count, job, course);
 }
 
 static void report_rounds(Text *text, const char *name, const Timed *model, const int64_t *values) {
@@ -79,6 +80,19 @@ static void report_rounds(Text *text, const char *name, const Timed *model, cons
     add(text, "%s%lld", !starts ? "," : i ? "],[" : "[", (long long)values[i]);
   }
   add(text, model->runs ? "]]" : "]");
+}
+
+static void report_list(Text *text, const char *name, const int *values, long count) {
+  add(text, ",\"%s\":[", name);
+  for (long i = 0; i < count; i++) add(text, "%s%d", i ? "," : "", values[i]);
+  add(text, "]");
+}
+
+/* An anchor is told by its rounds' medians alone. */
+static void report_anchor(Text *text, const Timed *model, const Job *job) {
+  add(text, ",\"round_medians_ns\":[");
+  for (long i = 0; i < model->rounds; i++) add(text, "%s%lld", i ? "," : "", (long long)round_median(model, i, job->threads == 1));
+  add(text, "]");
 }
 
 static void report_outputs(Text *text, Text *data, Timed *model) {
@@ -97,9 +111,12 @@ static void report_outputs(Text *text, Text *data, Timed *model) {
 }
 
 static void report_model(Text *text, Text *data, Timed *model, const Job *job) {
-  add(text, "{\"load_ns\":%lld,\"warmup_ns\":%lld", (long long)model->loaded.load_ns, (long long)model->warmup_ns);
-  report_rounds(text, "samples_ns", model, model->wall_ns);
-  if (job->threads == 1) report_rounds(text, "cpu_ns", model, model->cpu_ns);
+  add(text, "{\"load_ns\":%lld,\"first_run_ns\":%lld,\"warmup_ns\":%lld", (long long)model->loaded.load_ns,
+      (long long)model->loaded.first_run_ns, (long long)model->warmup_ns);
+  if (model->is_anchor) report_anchor(text, model, job);
+  if (!model->is_anchor) report_rounds(text, "samples_ns", model, model->wall_ns);
+  if (!model->is_anchor && job->threads == 1) report_rounds(text, "cpu_ns", model, model->cpu_ns);
+  add(text, ",\"stopped\":\"%s\",\"anchor\":%d", model->stopped ? model->stopped : "", model->anchor);
   if (job->wants_outputs && !model->loaded.stage) report_outputs(text, data, model);
   add(text, ",\"stage\":\"%s\",\"problem\":", model->loaded.stage ? model->loaded.stage : "");
   add_json(text, model->loaded.problem ? model->loaded.problem : "");
@@ -137,11 +154,18 @@ static int do_job(const char *path, const char *wanted_hash, const char *result)
   add(&text, "{\"cpus\":%s,\"timer_ns\":%lld,\"hwcap\":[%lu,%lu]", cpu_list(allowed).bytes,
       (long long)step.tv_sec * 1000000000 + step.tv_nsec, getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
   int refused = strcmp(job.cpus, "-") && pin(job.cpus, allowed);
-  const char *unusable = refused ? NULL : open_runtime(job.library, &version);
-  add(&text, ",\"runtime\":\"%s\",\"refused\":\"%s\",\"problem\":", version, refused ? "cpus" : unusable ? "library" : "");
-  add_json(&text, unusable ? unusable : "");
+  const char *unusable = refused ? NULL : open_runtime(&job, &version);
+  const char *missing = refused || unusable ? NULL : missing_provider(job.provider);
+  const char *why = refused ? "cpus" : unusable ? "library" : missing ? "provider" : "";
+  add(&text, ",\"runtime\":\"%s\",\"refused\":\"%s\",\"problem\":", version, why);
+  add_json(&text, unusable ? unusable : missing ? missing : "");
   Timed *models = room_for(sizeof *models * (size_t)job.model_count);
-  if (!refused && !unusable && !prepare(models, &job) && !job.wants_outputs) time_all(models, &job);
+  Course course;
+  begin_course(&course, &job);
+  if (!*why && !prepare(models, &job) && !job.wants_outputs) time_all(models, &job, &course);
+  report_list(&text, "mhz", course.mhz, course.rounds);
+  report_list(&text, "milli_c", course.milli_c, course.rounds);
+  add(&text, ",\"pauses\":%ld,\"paused_ms\":%.0f,\"zones\":%d", course.pauses, course.paused_ms, course.zone_count);
   add(&text, ",\"models\":[");
   for (int i = 0; i < job.model_count; i++) {
     if (i) add(&text, ",");

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -73,14 +74,37 @@ def _ray(workers: int, address: str | None) -> Iterator[None]:
     started = not ray.is_initialized()
     if started:
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # a lost worker is a row and a sentence, not a page of log
+        if address:
+            _require_listener(address)
         local: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **local)
+            # "local": without it, Ray would join any cluster that happens to run on this computer.
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.CRITICAL, **local)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            where = f"the Ray cluster at {address}" if address else "Ray on this computer"
-            raise Stopped(f"cannot start {where}: {str(error).splitlines()[0]}; --executor serial needs none") from error
+            raise Stopped(_why_not(str(error).splitlines()[0], address)) from error
     try:
         yield
     finally:
         if started:
             ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Refuses an address where nothing listens at once: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like: Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise Stopped(_why_not(str(error), address)) from error
+
+
+def _why_not(reason: str, address: str | None) -> str:
+    if not address:
+        return f"cannot start Ray on this computer: {reason}; --executor serial needs none"
+    # A client without a token that meets a cluster with one, or the other way round, sees a closed connection and no reason.
+    return (
+        f"cannot join the Ray cluster at {address}: {reason}; see that it runs (ray status), has the same Ray version, and was started "
+        "with the same RAY_AUTH_MODE as is set here: Ray's own default is token for ray start, and disabled for joining"
+    )

@@ -51,6 +51,12 @@ def test_table_is_plain_aligned_and_uncut_without_a_terminal() -> None:
     ]  # fmt: skip
 
 
+def test_ids_that_begin_with_a_digit_are_no_figures() -> None:
+    out = io.StringIO()
+    open_console(out, io.StringIO()).table("", ("id", "MACs"), [("35a6947f4c40", "1.08M"), ("7823", "17.9k")])
+    assert [line.split(" ")[0] for line in out.getvalue().splitlines()] == ["id", "-" * 12, "35a6947f4c40", "7823"]
+
+
 def test_table_can_go_to_stderr() -> None:
     out, err = io.StringIO(), io.StringIO()
     open_console(out, err).table("", ("a",), [("1",)], to="err")

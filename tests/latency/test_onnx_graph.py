@@ -8,13 +8,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from latency.onnx_graph import ACTS, BN_EPS, GATES, OPS, SKIPS, InvalidWeights, emit
+from latency.onnx_graph import ACTS, BN_EPS, GATES, OPS, SKIPS, InvalidWeights, emit, emit_piece, emit_pieces
 from nas.models import ops
 from nas.weights import numpy_weights
 from search_spaces import SPACES
-from search_spaces.architecture import Architecture, Head
+from search_spaces.architecture import Architecture, Head, pieces
 from search_spaces.baselines import BASELINES, baseline
-from search_spaces.errors import UnknownName
+from search_spaces.errors import InvalidArchitecture, UnknownName
 from tests.nas.models.networks import images, logits, menu, network, single, worst
 
 TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order, through up to 60 layers
@@ -162,3 +162,48 @@ def test_v3_large_is_emitted_within_100_ms() -> None:
         emit(arch)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.1
+
+
+def nodes_and_shapes(model: onnx.ModelProto) -> list[tuple[str, list[onnx.AttributeProto], list[tuple[int, ...]]]]:
+    """Operator, attributes and shapes of the weights of every node: all that its latency depends on, but for what it is fed."""
+    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    return [(n.op_type, list(n.attribute), [shapes[i] for i in n.input if i in shapes]) for n in model.graph.node]
+
+
+@pytest.mark.parametrize("name", [*SPACES, *BASELINES])
+def test_pieces_one_by_one_have_the_nodes_of_the_whole(name: str) -> None:
+    rng = np.random.default_rng(5)
+    arch = SPACES[name].decode(SPACES[name].sample(rng), Head(outputs=7)) if name in SPACES else baseline(name)
+    apart = [node for piece in pieces(arch) for node in nodes_and_shapes(emit_piece(piece))]
+    assert apart == nodes_and_shapes(emit(arch))
+
+
+@pytest.mark.parametrize("name", MENU)
+def test_a_piece_runs_by_itself_and_gives_its_shape(name: str) -> None:
+    for piece in pieces(MENU[name]):
+        model = emit_piece(piece)
+        onnx.checker.check_model(model, full_check=True)
+        assert [i.name for i in model.graph.input] == ["input"]
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (y,) = session.run(["output"], {"input": np.zeros((1, *piece.in_chw), np.float32)})
+        assert y.shape == ((1, piece.layer.outputs) if isinstance(piece.layer, Head) else (1, *piece.out_chw))
+
+
+def test_equal_pieces_are_equal_bytes() -> None:
+    first, second = (pieces(baseline("mobilenet_v2"))[3] for _ in range(2))
+    assert emit_piece(first).SerializeToString(deterministic=True) == emit_piece(second).SerializeToString(deterministic=True)
+
+
+def test_a_chain_computes_what_the_whole_network_does() -> None:
+    arch = baseline("mobilenet_v2", width=0.35, input_chw=(3, 32, 32), outputs=7)
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    chain = emit_pieces(pieces(arch))
+    onnx.checker.check_model(chain, full_check=True)
+    (y,) = onnxruntime.InferenceSession(chain.SerializeToString(), providers=["CPUExecutionProvider"]).run(["output"], {"input": x})
+    np.testing.assert_allclose(y, run(emit(arch), x), atol=1e-5)
+
+
+def test_pieces_that_do_not_follow_each_other_are_refused() -> None:
+    stem, *_, head = pieces(baseline("mobilenet_v2"))
+    with pytest.raises(InvalidArchitecture, match=r"piece 1 is fed \(1280, 7, 7\), and the one before it gives \(32, 112, 112\)"):
+        emit_pieces([stem, head])

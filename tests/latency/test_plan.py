@@ -2,10 +2,11 @@ import msgspec
 import pytest
 
 from latency.errors import InvalidPlan
-from latency.plan import FINAL, QUICK, TimingPlan
+from latency.plan import PLANS, PUBLISH, QUICK, TABLE, TimingPlan, plan_named
+from search_spaces.errors import UnknownName
 
 
-@pytest.mark.parametrize("plan", [QUICK, FINAL])
+@pytest.mark.parametrize("plan", PLANS.values())
 def test_plan_survives_json(plan: TimingPlan) -> None:
     assert msgspec.json.decode(msgspec.json.encode(plan), type=TimingPlan) == plan
 
@@ -14,7 +15,8 @@ def test_plan_survives_json(plan: TimingPlan) -> None:
     ("field", "value"),
     [
         ("threads", 0), ("min_rounds", 0), ("warmup_ms", -1.0), ("half_width", 0.0), ("half_width", 1.0), ("max_ms", 1.0),
-        ("max_samples", 1), ("cpus", (0, 0)), ("cpus", (-1,)), ("block_ms", 0.0),
+        ("max_samples", 1), ("processes", 0), ("more_processes", -1),
+        ("settle_s", -1.0), ("cpus", (0, 0)), ("cpus", (-1,)), ("block_ms", 0.0),
     ],
 )  # fmt: skip
 def test_plan_refuses_a_value_and_names_its_field(field: str, value: object) -> None:
@@ -27,6 +29,33 @@ def test_plan_refuses_a_misspelt_field_in_a_file() -> None:
         msgspec.json.decode(b'{"thread": 2}', type=TimingPlan)
 
 
-def test_final_asks_for_more_than_quick() -> None:
-    assert FINAL.half_width < QUICK.half_width
-    assert FINAL.min_ms > QUICK.min_ms
+def test_publish_is_no_less_than_the_protocol_asks_for() -> None:
+    # facts on measuring, section 6: processes, warm-up, samples, time and width that a reported figure needs.
+    assert PUBLISH.processes >= 3
+    assert PUBLISH.warmup_runs >= 10
+    assert PUBLISH.warmup_ms >= 500
+    assert PUBLISH.min_rounds >= 30
+    assert PUBLISH.min_ms >= 300
+    assert PUBLISH.half_width <= 0.01
+    assert PUBLISH.anchor
+    assert (PUBLISH.processes + PUBLISH.more_processes) * PUBLISH.max_ms <= 60_000
+
+
+def test_table_takes_a_piece_at_most_four_tenths_of_a_second() -> None:
+    assert TABLE.processes == 3
+    # By hand: three times 5 × 10 ms of warm-up and 80 ms of runs.
+    assert TABLE.longest_ms == 390
+
+
+def test_quick_is_one_process() -> None:
+    assert (QUICK.processes, QUICK.more_processes) == (1, 0)
+    assert QUICK.longest_ms <= 1000
+
+
+def test_a_plan_is_found_by_its_name_and_changed() -> None:
+    assert plan_named("table", threads=4) == msgspec.structs.replace(TABLE, threads=4)
+
+
+def test_a_misspelt_plan_gets_a_suggestion() -> None:
+    with pytest.raises(UnknownName, match="publish"):
+        plan_named("publsh")

@@ -67,7 +67,7 @@ def test_plan_is_said_first_and_a_line_follows_the_work(tmp_path: Path) -> None:
     done = call(saved(tmp_path / "a.onnx"), saved(tmp_path / "b.onnx"), "--device", "fake", "--plan", "quick", "--threads", "2")
     said = done.stderr.splitlines()
     where = "on fake (no processor, 1 core) with fake 1"
-    assert said[0] == f"timing 2 models in turns {where}: 2 threads, quick plan, at most about 1.7 s"
+    assert said[0] == f"timing 2 models in turns {where}: 2 threads, quick plan, 1 process, at most about 1.7 s"
     assert said[-2].startswith("timed: 2 of 2 in ")
     assert said[-1] == "outputs not compared with this computer's ONNX Runtime: fake gives none"
 

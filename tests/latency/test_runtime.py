@@ -1,29 +1,18 @@
 import gzip
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from latency import InvalidRuntime
 from latency.runner import program_for
-from latency.runtime import cache_folder, from_file, from_pip, installed
+from latency.runtime import RuntimeLibrary, cache_folder, from_file, installed, require_fit
+from tests.latency.runtimes import ARM, INTEL, aar, library, wheel_of, zipped
 
 VERSION = importlib.metadata.version("onnxruntime")
-
-
-def library(libc: str, machine: str) -> bytes:
-    """A small file for that machine that calls itself ONNX Runtime 1.2.3: one of our own programs with the mark of a version."""
-    program = program_for(libc, machine)
-    assert program
-    return program.read_bytes() + b"\0VERS_1.2.3\0"
-
-
-ARM, INTEL = library("bionic", "aarch64"), library("bionic", "x86_64")
 
 
 @pytest.fixture(autouse=True)
@@ -31,30 +20,12 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def zipped(path: Path, **files: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name.replace("__", "/"), data)
-    return path
-
-
-def aar(folder: Path) -> Path:
-    path = folder / "onnxruntime-android.aar"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("AndroidManifest.xml", "<manifest/>")
-        archive.writestr("jni/arm64-v8a/libonnxruntime.so", ARM)
-        archive.writestr("jni/arm64-v8a/libonnxruntime4j_jni.so", b"another library")
-        archive.writestr("jni/x86_64/libonnxruntime.so", INTEL)
-        archive.writestr("jni/armeabi-v7a/libonnxruntime.so", b"\x7fELF\x01\x01 of 32 bits")
-    return path
-
-
 def test_a_shared_library_is_used_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "lib.so").write_bytes(ARM)
     found = from_file(tmp_path / "lib.so")
     assert (found.path, found.sha256) == (tmp_path / "lib.so", hashlib.sha256(ARM).hexdigest())
-    assert (found.version, found.machine, found.libc, found.page_size) == ("1.2.3", "aarch64", "bionic", 16384)
-    assert found.name == "onnxruntime 1.2.3 for aarch64 (bionic)"
+    assert (found.version, found.machine, found.libc, found.page_size) == ("1.20.3", "aarch64", "bionic", 16384)
+    assert found.name == "onnxruntime 1.20.3 for aarch64 (bionic)"
 
 
 @pytest.mark.parametrize(("machine", "data"), [("aarch64", ARM), ("x86_64", INTEL)])
@@ -75,7 +46,7 @@ def test_an_aar_within_a_tgz_is_found(tmp_path: Path) -> None:
 
 
 def test_a_wheels_library_is_found_by_its_versioned_name(tmp_path: Path) -> None:
-    wheel = wheel_of(tmp_path, "1.2.3", library("glibc", "aarch64"))
+    wheel = wheel_of(tmp_path, "1.20.3", library("glibc", "aarch64"))
     assert from_file(wheel).libc == "glibc"
 
 
@@ -123,35 +94,34 @@ def test_the_installed_library_has_the_packages_version() -> None:
     assert found is None or found.version == VERSION
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("pip"), reason="needs pip")
-def test_pip_downloads_the_wheel_for_the_machine_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = wheel_of(tmp_path, VERSION, library("glibc", "aarch64"))
-    offline(monkeypatch, tmp_path)
-    first = from_pip("aarch64")
-    wheel.unlink()
-    assert from_pip("aarch64") == first
-    assert (first.machine, first.libc) == ("aarch64", "glibc")
+def test_a_runtime_too_old_for_the_runner_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lib.so").write_bytes(library("glibc", "x86_64", version="1.9.0"))
+    with pytest.raises(InvalidRuntime, match=r"lib\.so is ONNX Runtime 1\.9\.0, and the runner needs 1\.11 or newer"):
+        from_file(tmp_path / "lib.so")
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("pip"), reason="needs pip")
-def test_a_wheel_that_pip_cannot_find_is_said_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    offline(monkeypatch, tmp_path)
-    with pytest.raises(InvalidRuntime, match=rf"pip cannot download onnxruntime {VERSION} for aarch64: .*; name a file with --runtime"):
-        from_pip("aarch64")
+def test_the_newest_glibc_that_a_library_asks_for_is_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "lib.so").write_bytes(library("glibc", "x86_64") + b"GLIBC_2.4\0GLIBC_2.29\0GLIBC_2.28\0GLIBC_2.3.4\0")
+    assert from_file(tmp_path / "lib.so").glibc == "2.29"
 
 
-def wheel_of(folder: Path, version: str, data: bytes) -> Path:
-    path, info = folder / f"onnxruntime-{version}-py3-none-manylinux_2_28_aarch64.whl", f"onnxruntime-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"onnxruntime/capi/libonnxruntime.so.{version}", data)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: onnxruntime\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path
+def plain(*, page_size: int = 4096, glibc: str = "2.28") -> RuntimeLibrary:
+    path = Path("libonnxruntime.so")
+    return RuntimeLibrary(path=path, sha256="", version="1.20.3", machine="aarch64", libc="glibc", page_size=page_size, glibc=glibc)
 
 
-def offline(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """A pip that sees the wheels of one folder and nothing else, whatever its configuration says."""
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+def test_a_device_with_larger_pages_than_the_library_bears_is_refused() -> None:
+    with pytest.raises(InvalidRuntime, match=r"memory pages of up to 4,096 bytes, and pi has pages of 16,384: name a newer one"):
+        require_fit(plain(), name="pi", page_bytes=16384)
+    require_fit(plain(page_size=65536), name="pi", page_bytes=16384)
+
+
+@pytest.mark.parametrize("glibc", ["2.28", "2.36", "3.0", ""])
+def test_a_glibc_that_is_new_enough_or_not_told_is_taken(glibc: str) -> None:
+    require_fit(plain(), name="pi", glibc=glibc)
+
+
+@pytest.mark.parametrize("glibc", ["2.27", "2.4"])
+def test_an_older_glibc_is_refused_with_a_way_out(glibc: str) -> None:
+    with pytest.raises(InvalidRuntime, match=rf"needs glibc 2\.28 or newer, and pi has {glibc}: .*sherpa-onnx-core"):
+        require_fit(plain(), name="pi", glibc=glibc)

@@ -83,8 +83,8 @@ def test_any_difference_of_the_plan_finds_nothing(store: LatencyStore, changed: 
 
 
 def test_hash_of_a_plan_is_of_all_its_fields() -> None:
-    assert plan_sha256(QUICK) == plan_sha256(TimingPlan())
-    assert plan_sha256(QUICK) != plan_sha256(TimingPlan(block_ms=21.0))
+    assert plan_sha256(QUICK) == plan_sha256(TimingPlan(cores="big"))
+    assert plan_sha256(QUICK) != plan_sha256(TimingPlan(cores="big", block_ms=21.0))
 
 
 def test_measurement_with_problems_is_not_kept(store: LatencyStore) -> None:

@@ -82,6 +82,36 @@ def test_story_counts_what_was_measured_and_what_was_not(tmp_path: Path) -> None
         assert meter.story().endswith(", 2 taken from earlier runs (1970-01-01; --fresh measures them again)")
 
 
+def test_intervals_are_as_wide_as_the_spread_between_processes_asks_for() -> None:
+    # 3 models with medians 0.9, 1, 1.1 of what they are: a coefficient of variation of 10 %, before its correction for so few
+    factors = iter((0.9, 1.0, 1.1, 1.0))
+
+    class Spread(Board):
+        def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
+            factor = next(factors)
+            return tuple(
+                msgspec.structs.replace(m, samples_ns=tuple(tuple(round(v * factor) for v in r) for r in m.samples_ns), cpu_ns=())
+                for m in super().time(models, plan)
+            )
+
+    meter = Meter(Spread())
+    meter.learn_spread(NETS[:3])
+    (found,) = meter.time(NETS[:1])
+    assert isinstance(found, Timed)
+    low_ms, high_ms = found.measurement.ci_ms
+    half = (high_ms - low_ms) / 2 / found.measurement.p50_ms
+    assert half == pytest.approx(1.96 * 0.1 / 0.8326, rel=0.02)  # 0.8326: √(median of chi² with 2 degrees of freedom / 2)
+
+
+def test_spread_that_an_earlier_run_learned_is_not_measured_again(tmp_path: Path) -> None:
+    board = Board()
+    with closing(opened(tmp_path)) as store:
+        Meter(board, store=store).learn_spread(NETS[:3])
+    with closing(opened(tmp_path)) as store:
+        Meter(board, store=store).learn_spread(NETS[:3])
+    assert board.asked == [3, 3, 3]
+
+
 def test_failed_network_is_an_error_in_its_place(tmp_path: Path) -> None:
     found = Meter(open_device("fake")).time([NETS[0], b"garbage", NETS[1]])
     assert [isinstance(f, Failed) for f in found] == [False, True, False]

@@ -1,9 +1,14 @@
 """The same search with its trainings on Ray workers."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,3 +93,49 @@ def test_search_on_ray_killed_goes_on_as_an_unbroken_serial_one(tmp_path: Path) 
         code, story = ended(again, 300)
         assert code == 0, story
     assert proposals(rows(tmp_path / "run")) == proposals(rows(tmp_path / "whole"))
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of a running Ray with one core, started as its users do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="ray-")  # of its own, so that no later search finds it; short, for the sockets in it
+    line = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus", "1", "--include-dashboard", "false"]
+    line += ["--port", str(port), "--temp-dir", folder]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    head = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=environment
+    )
+    try:
+        assert head.stdout is not None
+        said = []
+        for text in head.stdout:
+            said.append(text)
+            if "Ray runtime started" in text:
+                break
+        assert head.poll() is None, "".join(said)
+        yield f"127.0.0.1:{port}"
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.communicate(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_search_joins_a_running_cluster_and_leaves_it_running(tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    file = saved(config(tmp_path, sampler="tpe", trials=4, workers=1), tmp_path)
+    for run in ("first", "second"):
+        code, story = ended(start("--config", file, "--out", tmp_path / run, "--ray-address", cluster, executor="ray"), 300)
+        assert code == 0, story
+    code, story = ended(start("--config", file, "--out", tmp_path / "serial"), 300)
+    assert code == 0, story
+    assert proposals(rows(tmp_path / "first")) == proposals(rows(tmp_path / "second")) == proposals(rows(tmp_path / "serial"))
+
+
+def test_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    file = saved(config(tmp_path), tmp_path)
+    code, story = ended(start("--config", file, "--out", tmp_path / "run", "--ray-address", "127.0.0.1:9", executor="ray"), 120)
+    assert code == 1, story
+    assert story.splitlines()[-1].startswith("error: cannot join the Ray cluster at 127.0.0.1:9: ")

@@ -1,16 +1,18 @@
 """Lay out the test phone's files from Debian packages; nothing of this computer's own package state changes."""
 
+import hashlib
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
-from latency.runtime import from_pip
+from latency.runtime_source import from_pip
 from tests.phone.contents import write_contents
 
-__all__ = ["build"]
+__all__ = ["build", "version"]
 
 HERE = Path(__file__).parent
 # adbd for Linux came with Debian 13; it runs from a root of its own on any other.
@@ -33,9 +35,18 @@ TOYS = (
 )  # fmt: skip
 
 
+def version() -> str:
+    """What the phone's files are made from, as a hash: a phone of another version is built again."""
+    sources = (HERE / "build.py", HERE / "contents.py", HERE / "startup.c")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+
+
 def build(folder: Path) -> None:
-    """Make the phone in ``folder``, some 150 MB; ``folder/ready`` is written last."""
-    (folder / "ready").unlink(missing_ok=True)
+    """Make the phone in ``folder``, some 150 MB, unless it is there; ``folder/ready`` is written last and holds its version."""
+    ready = folder / "ready"
+    if ready.is_file() and ready.read_text() == version():
+        return
+    ready.unlink(missing_ok=True)
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
     _unpack(_download(folder / "apt", PHONE_SUITE, "amd64", PHONE_PACKAGES), root)
@@ -43,8 +54,15 @@ def build(folder: Path) -> None:
     write_contents(root)
     _unpack(_download(folder / "apt", ARM_SUITE, "arm64", ARM_PACKAGES), folder / "arm64")
     _arm_libraries(folder / "arm64", root / "system")
-    shutil.copy(from_pip("aarch64").path, folder / "libonnxruntime.so")
-    (folder / "ready").touch()
+    (folder / "libonnxruntime.so").write_bytes(_as_androids(from_pip("aarch64").path.read_bytes()))
+    ready.write_text(version())
+
+
+def _as_androids(library: bytes) -> bytes:
+    """PyPI's library, which the phone's glibc can load, with Android's note in place of its build id: no registry has Microsoft's own."""
+    build_id, note = struct.pack("<III", 4, 20, 3) + b"GNU\0", struct.pack("<III", 8, 16, 1) + b"Android\0" + struct.pack("<I", 24)
+    at = library.index(build_id)
+    return library[:at] + note.ljust(36, b"\0") + library[at + 36 :]
 
 
 def _android_folders(root: Path) -> None:

@@ -37,7 +37,9 @@ done < /system/build.prop
 """
 DUMPSYS = """#!/system/bin/sh
 case "$1" in
-  thermalservice) echo "IsStatusOverride: false"; echo "Thermal Status: $(cat /fake/thermal)";;
+  thermalservice)
+    echo "IsStatusOverride: false"; echo "Thermal Status: $(cat /fake/thermal)"; echo "Cached temperatures:"
+    echo "	Temperature{mValue=$(cat /fake/zone)e-3, mType=0, mName=CPU0, mStatus=$(cat /fake/thermal)}";;
   battery) cat /fake/battery;;
   power) echo "  mWakefulness=Awake";;
   *) echo "Can't find service: $1"; exit 1;;
@@ -54,10 +56,16 @@ def write_contents(root: Path) -> None:
     _write(root / "fake/thermal", "0\n")
     _write(root / "fake/battery", BATTERY)
     _write(root / "fake/cpuinfo", "".join(_cpuinfo(i, core) for i, core in enumerate(CORES)) + "Hardware\t: Example SM0000\n")
-    zone = root / "sys/class/thermal/thermal_zone0"
-    _write(zone / "type", "cpu-1-0\n")
-    _write(zone / "temp", "38500\n")
-    _write_cores(root / "sys/devices/system/cpu")
+    _write(root / "fake/zone", "38500\n")
+    _write(root / "fake/big_core_max_freq", f"{CORES[-1].max_khz}\n")
+    for i, (kind, source) in enumerate((("cpu-1-0", "/fake/zone"), ("battery", "/fake/battery_zone"))):
+        zone = root / f"sys/class/thermal/thermal_zone{i}"
+        _write(zone / "type", f"{kind}\n")
+        _link(zone / "temp", source)
+    _write(root / "fake/battery_zone", "30500\n")
+    cores = root / "sys/devices/system/cpu"
+    _write_cores(cores)
+    _link(cores / f"cpu{len(CORES) - 1}/cpufreq/scaling_max_freq", "/fake/big_core_max_freq")
 
 
 def _cpuinfo(index: int, core: Core) -> str:
@@ -81,6 +89,11 @@ def _write_cores(folder: Path) -> None:
         }  # fmt: skip
         for name, value in values.items():
             _write(folder / f"cpu{i}" / name, f"{value}\n")
+
+
+def _link(path: Path, target: str) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
 
 
 def _write(path: Path, text: str, *, mode: int = 0o644) -> None:

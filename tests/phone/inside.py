@@ -9,7 +9,7 @@ from pathlib import Path
 
 PORT = 5655
 ENVIRONMENT = {
-    "PATH": "/system/bin:/usr/bin:/usr/sbin", "HOME": "/data/local/tmp", "ADBD_PORT": str(PORT),
+    "PATH": "/system/bin:/usr/bin:/usr/sbin", "HOME": "/data/local/tmp",
     "QEMU_CPU": "neoverse-n1", "QEMU_SET_ENV": "LD_LIBRARY_PATH=/system/lib64",
 }  # fmt: skip
 # ELF, 64 bits, little-endian, executable or shared, AArch64: see binfmt_misc in the kernel's documentation.
@@ -29,13 +29,9 @@ def main(root: Path, work: Path) -> None:
 
 
 def _serve(root: Path, plugged: Path) -> None:
-    daemon = os.fork()
-    if daemon == 0:
-        os.chroot(root)
-        os.chdir("/")
-        os.execve("/usr/sbin/adbd", ["adbd"], ENVIRONMENT)
+    daemons = [_daemon(root, PORT + 2 * i) for i in range(int(sys.argv[4]))]
     while plugged.exists():
-        if os.waitpid(daemon, os.WNOHANG)[0]:
+        if any(os.waitpid(daemon, os.WNOHANG)[0] for daemon in daemons):
             break
         time.sleep(0.02)
     os.kill(-1, signal.SIGKILL)  # all of this namespace but its process 1
@@ -44,6 +40,15 @@ def _serve(root: Path, plugged: Path) -> None:
             os.wait()
         except ChildProcessError:
             return
+
+
+def _daemon(root: Path, port: int) -> int:
+    daemon = os.fork()
+    if daemon == 0:
+        os.chroot(root)
+        os.chdir("/")
+        os.execve("/usr/sbin/adbd", ["adbd"], {**ENVIRONMENT, "ADBD_PORT": str(port)})
+    return daemon
 
 
 def _mount(root: Path, work: Path) -> None:

@@ -1,19 +1,17 @@
 """A board and a phone for the tests that want one; those are skipped where there can be none."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
-import msgspec
 import pytest
 
-from latency.devices.adb import AdbLink
 from latency.devices.base import Device
-from latency.devices.remote_device import open_link
 from latency.devices.ssh import open_ssh
-from latency.runtime import RuntimeLibrary, from_file
+from tests.latency.devices.phones import device_of
 from tests.latency.devices.sshd import Board, board
-from tests.phone.phone import FOLDER, SERIAL, FakePhone, phone
+from tests.phone.phone import SECOND, SERIAL, FakePhone, phone
 
-REAL = {"shared_board", "own_board", "shared_phone", "own_phone"}
+REAL = {"shared_board", "own_board", "shared_phone", "own_phone", "two_phones"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,6 +44,22 @@ def shared_phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePhone
 
 
 @pytest.fixture
+def own_phone(tmp_path: Path) -> Iterator[FakePhone]:
+    """A phone to break."""
+    with phone(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def two_phones(tmp_path: Path) -> Iterator[FakePhone]:
+    """Two phones, one behind the other's ``adb``."""
+    with phone(tmp_path, daemons=2) as made:
+        for serial in (SERIAL, SECOND):
+            made.call("connect", serial)
+        yield made
+
+
+@pytest.fixture
 def board_device(known_board: Board) -> Iterator[Device]:
     """The board as a device."""
     device = open_ssh(known_board.address)
@@ -56,11 +70,6 @@ def board_device(known_board: Board) -> Iterator[Device]:
 @pytest.fixture
 def phone_device(shared_phone: FakePhone) -> Iterator[Device]:
     """The phone as a device."""
-    device = open_link(AdbLink(str(shared_phone.adb), SERIAL), kind="android", library=_library)
+    device = device_of(shared_phone)
     yield device
     device.close()
-
-
-def _library(machine: str) -> RuntimeLibrary:
-    """PyPI's library, which the test phone can load, named Android's: no registry has Microsoft's own."""
-    return msgspec.structs.replace(from_file(FOLDER / "libonnxruntime.so", machine=machine), libc="bionic")

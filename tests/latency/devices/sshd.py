@@ -73,16 +73,21 @@ class Board:
         """Processes of sshd that serve a connection."""
         return _children(self._listener())
 
+    def freeze(self) -> None:
+        """Stop the connections without a word, as a board whose network cable is out; new ones may be made."""
+        for pid in self.sessions():
+            _signal_tree(pid, signal.SIGSTOP)
+
     def cut(self) -> None:
         """End the connections, as a network that goes; new ones may be made."""
         for pid in self.sessions():
-            _kill_tree(pid)
+            _signal_tree(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End sshd and its connections; a stopped one may be stopped again."""
         listener = self._listener()
         if listener:
-            _kill_tree(listener)
+            _signal_tree(listener, signal.SIGKILL)
             (self.folder / "pid").unlink(missing_ok=True)
 
     def _listener(self) -> int:
@@ -132,13 +137,13 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _kill_tree(pid: int) -> None:
-    """Kill a process of ours and those below it that sshd started for a connection."""
+def _signal_tree(pid: int, number: signal.Signals) -> None:
+    """Signal a process of ours and those below it that sshd started for a connection."""
     for child in _children(pid):
         if "sshd" in _name(child):
-            _kill_tree(child)
+            _signal_tree(child, number)
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return
 

@@ -1,17 +1,16 @@
 import contextlib
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from latency import Failed, InvalidDevice, Unreachable, open_device
+from latency import Failed, InvalidDevice, InvalidRuntime, Unreachable, open_device
 from latency.devices.adb import AdbLink, Phone, check_serial, choose, find_adb, parse_phones, phones
 from latency.devices.facts import read_condition, read_facts
 from latency.devices.remote import Remote
-from tests.phone.phone import FOLDER, SERIAL, FakePhone, phone
+from tests.latency.devices.phones import soon
+from tests.phone.phone import SERIAL, FakePhone
 
 LISTING = """* daemon started successfully
 List of devices attached
@@ -24,34 +23,8 @@ emulator-5554          offline transport_id:3
 """
 
 
-@pytest.fixture
-def own_phone(tmp_path: Path) -> Iterator[FakePhone]:
-    """A phone to break."""
-    with phone(tmp_path) as made:
-        yield made
-
-
 def remote_of(made: FakePhone, *, say: Callable[[str], None] | None = None, back_s: float = 120) -> contextlib.closing[Remote]:
     return contextlib.closing(Remote(AdbLink(str(made.adb), SERIAL, back_s=back_s), say=say))
-
-
-def soon(path: Path, then: Callable[[], None]) -> threading.Thread:
-    """Call ``then`` once the file is there."""
-
-    def wait() -> None:
-        until = time.monotonic() + 120
-        while not path.exists() and time.monotonic() < until:
-            time.sleep(0.02)
-        then()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
-def here(made: FakePhone, path: str) -> Path:
-    """A file of the phone, as this computer sees it."""
-    return Path(f"/proc/{made.holder}/root{FOLDER}/root{path}")
 
 
 def fake_adb(folder: Path, says: str) -> str:
@@ -117,7 +90,7 @@ def test_malformed_serial_is_refused_before_anything_is_run() -> None:
 
 def test_phone_without_a_runtime_names_its_maven_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ONNXRUNTIME_ANDROID", raising=False)
-    with pytest.raises(InvalidDevice, match=r"com\.microsoft.onnxruntime:onnxruntime-android"):
+    with pytest.raises(InvalidRuntime, match=r"com\.microsoft.onnxruntime:onnxruntime-android .*--runtime FILE .*--runtime fetch"):
         open_device("android")
 
 
@@ -184,7 +157,7 @@ def test_phone_pulled_out_in_mid_command_and_back_does_it_once_more(own_phone: F
 
     with remote_of(own_phone, say=lines.append) as remote:
         log = f"{remote.folder}/log"
-        thread = soon(here(own_phone, log), blink)
+        thread = soon(own_phone.inside(log).exists, blink)
         answer = remote.run(["sh", "-c", f"[ -e {log} ] && exec echo done; echo x > {log}; sleep 250"], timeout_s=250)
         thread.join()
     assert (answer.code, answer.out) == (0, "done\n")
@@ -195,7 +168,7 @@ def test_phone_pulled_out_in_mid_command_and_back_does_it_once_more(own_phone: F
 def test_phone_pulled_out_for_good_is_unreachable(own_phone: FakePhone) -> None:
     with remote_of(own_phone, back_s=1) as remote:
         log = f"{remote.folder}/log"
-        thread = soon(here(own_phone, log), own_phone.unplug)
+        thread = soon(own_phone.inside(log).exists, own_phone.unplug)
         with pytest.raises(Unreachable, match=SERIAL):
             remote.run(["sh", "-c", f"echo x > {log}; sleep 250"], timeout_s=250)
         thread.join()

@@ -9,7 +9,6 @@ import onnx
 import pytest
 
 from latency import DEVICES, Device, DeviceError, DeviceInfo, Failed, TimingPlan, open_device
-from tests.latency.devices.ways import RUNNER
 from tests.latency.models import conv_net
 
 PLAN = TimingPlan(warmup_runs=1, warmup_ms=0, min_rounds=3, min_samples=6, min_ms=0, max_ms=50, half_width=0.5)
@@ -17,7 +16,7 @@ PLAN = TimingPlan(warmup_runs=1, warmup_ms=0, min_rounds=3, min_samples=6, min_m
 
 # Where a device must be there first: the fixture that makes one, or skips.
 MADE = {"ssh": "board_device", "android": "phone_device"}
-PARAMS = [*(pytest.param(spec, marks=pytest.mark.device) if spec in MADE else spec for spec in DEVICES), RUNNER]
+PARAMS = [*(pytest.param(spec, marks=pytest.mark.device) if spec in MADE else spec for spec in DEVICES), "local:python"]
 
 
 @pytest.fixture(params=PARAMS)
@@ -50,6 +49,21 @@ def test_conditions_stand_in_the_measurement(device: Device) -> None:
 def test_cpu_times_stand_beside_their_samples_or_nowhere(device: Device) -> None:
     (taken,) = device.time([conv_net()], PLAN)
     assert [len(r) for r in taken.cpu_ns] in ([], [len(r) for r in taken.samples_ns])
+
+
+def test_processes_stand_side_by_side_each_with_the_rounds_the_plan_asks_for(device: Device) -> None:
+    plan = msgspec.structs.replace(PLAN, processes=2)
+    first, second = device.time([conv_net(), conv_net(ch=8)], plan)
+    for taken in (first, second):
+        assert len(taken.process_p50_ms) == len(taken.stopped) == 2
+        assert sum(taken.process_rounds) == len(taken.samples_ns)
+        assert min(taken.process_rounds) >= PLAN.min_rounds
+
+
+def test_a_model_that_fails_is_named_by_its_place_in_the_call(device: Device) -> None:
+    with pytest.raises(Failed, match="model 2") as caught:
+        device.time([conv_net(), conv_net(ch=8), b"garbage"], msgspec.structs.replace(PLAN, anchor=True, processes=2))
+    assert caught.value.model_index == 2
 
 
 def test_several_models_give_measurements_in_their_order(device: Device) -> None:

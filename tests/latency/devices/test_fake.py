@@ -3,7 +3,7 @@ import time
 import onnx
 import pytest
 
-from latency import FINAL, QUICK, Failed, InvalidDevice, TimingPlan, Unreachable, open_device
+from latency import PUBLISH, QUICK, Failed, InvalidDevice, TimingPlan, Unreachable, open_device
 from search_spaces.errors import UnknownName
 from tests.latency.models import conv_net
 
@@ -28,7 +28,7 @@ def test_weights_do_not_matter() -> None:
     assert before.samples_ns == after.samples_ns
 
 
-@pytest.mark.parametrize("plan", [QUICK, FINAL])
+@pytest.mark.parametrize("plan", [QUICK, PUBLISH])
 def test_fake_measurements_are_trustworthy(plan: TimingPlan) -> None:
     (taken,) = open_device("fake").time([conv_net()], plan)
     assert taken.problems() == ()

@@ -1,6 +1,10 @@
 import gc
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -10,6 +14,7 @@ from onnx import TensorProto
 
 from latency import Device, DeviceError, Failed, TimingPlan, open_device
 from latency.plan import OptLevel
+from latency.runtime import installed
 from tests.latency.devices.ways import LOCAL_WAYS
 from tests.latency.models import conv_net, one_node
 
@@ -106,7 +111,7 @@ def test_cores_that_are_not_there_are_refused(local: Device) -> None:
 
 def test_garbage_collection_is_on_again_after_a_failure() -> None:
     with pytest.raises(Failed):
-        open_device("local").time([b"garbage"], PLAN)
+        open_device("local:python").time([b"garbage"], PLAN)
     assert gc.isenabled()
 
 
@@ -124,3 +129,21 @@ def test_runtime_and_processor_are_named(local: Device) -> None:
     assert info.runtime.startswith("onnxruntime ")
     assert info.cpu
     assert info.cores == os.cpu_count()
+
+
+@pytest.mark.skipif(installed() is None or not shutil.which("unshare"), reason="needs the runner and unshare")
+def test_runner_in_a_folder_where_no_program_may_run_says_what_to_set(tmp_path: Path) -> None:
+    """A real mount; it goes with the namespace that it is made in."""
+    code = (
+        f"import tempfile; tempfile.tempdir = {str(tmp_path)!r}\n"
+        "from latency import DeviceError, TimingPlan, open_device\n"
+        "from tests.latency.models import conv_net\n"
+        "try: open_device('local:runner').time([conv_net()], TimingPlan())\n"
+        "except DeviceError as error: print(error)\n"
+    )
+    mount = f"mount -t tmpfs -o noexec tmpfs {tmp_path} || exit 77; exec {sys.executable} -c '{code.replace(chr(39), chr(34))}'"
+    done = subprocess.run(["unshare", "--mount", "--map-root-user", "sh", "-c", mount], capture_output=True, text=True, timeout=120)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"this computer lets nobody mount: {done.stderr.strip()}")
+    assert "Permission denied" in done.stdout, done.stderr
+    assert "mounted noexec? set TMPDIR here, or XDG_CACHE_HOME on a board, to a folder where programs may run" in done.stdout

@@ -99,6 +99,23 @@ def test_a_job_that_arrives_cut_is_refused_and_removed(watched: Watched) -> None
     assert watched.files() == ["libonnxruntime", "runner"]
 
 
+def test_an_anchor_stands_beside_every_round_and_its_first_figure_is_the_reference(watched: Watched) -> None:
+    device, plan = opened(watched), msgspec.structs.replace(PLAN, anchor=True, processes=2)
+    first, second = device.time([conv_net(), conv_net(ch=32, side=25)], plan)
+    for taken in (first, second):
+        assert len(taken.anchor_ns) == len(taken.samples_ns)
+        assert min(taken.anchor_ns) > 0
+        assert taken.anchor_ratio
+    (again,) = device.time([conv_net()], plan)
+    assert again.anchor_reference_ns == first.anchor_reference_ns == round(np.median(first.split()[0].anchor_ns))
+
+
+def test_xnnpack_is_refused_by_a_runtime_without_it(watched: Watched) -> None:
+    with pytest.raises(DeviceError, match=r"onnxruntime .* has no provider xnnpack; it has .*CPU"):
+        opened(watched).time([conv_net()], msgspec.structs.replace(PLAN, provider="xnnpack"))
+    assert watched.files() == ["libonnxruntime", "runner"]
+
+
 def test_a_lost_line_is_said_and_the_device_is_usable_when_it_is_back(watched: Watched) -> None:
     device = opened(watched)
     watched.lost = "run"

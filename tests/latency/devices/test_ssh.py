@@ -2,9 +2,8 @@ import contextlib
 import os
 import platform
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from latency.devices.facts import read_facts
 from latency.devices.remote import Remote
 from latency.devices.ssh import SshLink, parse_address
 from search_spaces.errors import UnknownName
+from tests.latency.devices.phones import soon
 from tests.latency.devices.sshd import Board, board
 
 
@@ -27,20 +27,6 @@ def own_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board
 
 def said(lines: list[str], place: Board) -> Remote:
     return Remote(SshLink(place.address), say=lines.append)
-
-
-def soon(path: Path, then: Callable[[], None]) -> threading.Thread:
-    """Call ``then`` once the file is there."""
-
-    def wait() -> None:
-        until = time.monotonic() + 120
-        while not path.exists() and time.monotonic() < until:
-            time.sleep(0.02)
-        then()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
 
 
 def is_gone(word: str) -> bool:
@@ -121,7 +107,7 @@ def test_lost_connection_is_made_again_once_and_said(own_board: Board) -> None:
     lines: list[str] = []
     with contextlib.closing(said(lines, own_board)) as remote:
         log = Path(remote.folder) / "log"
-        cut = soon(log, own_board.cut)
+        cut = soon(log.exists, own_board.cut)
         answer = remote.run(["sh", "-c", f"[ -e {log} ] && exec echo done; echo x > {log}; exec sleep 250"], timeout_s=250)
         cut.join()
     assert answer.out == "done\n"
@@ -129,10 +115,22 @@ def test_lost_connection_is_made_again_once_and_said(own_board: Board) -> None:
     assert "the connection was lost while sh ran and is back" in lines[0]
 
 
+@pytest.mark.slow
+def test_board_that_goes_without_a_word_is_noticed_before_its_command_is_over(own_board: Board) -> None:
+    lines: list[str] = []
+    with contextlib.closing(said(lines, own_board)) as remote:
+        log = Path(remote.folder) / "log"
+        frozen = soon(log.exists, own_board.freeze)
+        answer = remote.run(["sh", "-c", f"[ -e {log} ] && exec echo done; echo x > {log}; exec sleep 250"], timeout_s=50)
+        frozen.join()
+    assert answer.out == "done\n"
+    assert "the connection was lost while sh ran and is back" in lines[0]
+
+
 def test_board_that_stays_away_is_unreachable_with_advice(own_board: Board) -> None:
     with contextlib.closing(said([], own_board)) as remote:
         log = Path(remote.folder) / "log"
-        gone = soon(log, own_board.stop)
+        gone = soon(log.exists, own_board.stop)
         with pytest.raises(Unreachable, match="Connection refused: start its ssh server"):
             remote.run(["sh", "-c", f"echo $$ > {log}; exec sleep 250"], timeout_s=250)
         gone.join()

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,8 +14,8 @@ import pytest
 
 from latency import QUICK, TimingPlan
 from latency.measurement import half_width
-from latency.runner import program_for
-from latency.runner.job import JobModel, RunnerResult, decode, encode
+from latency.runner import SOURCES, program_for
+from latency.runner.job import Guard, JobModel, RunnerResult, decode, encode
 from latency.runtime import RuntimeLibrary, installed
 from tests.latency.models import conv_net
 
@@ -37,7 +39,10 @@ def ran(*words: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def timed(folder: Path, library: RuntimeLibrary, plan: TimingPlan, *models: bytes) -> RunnerResult:
-    job = encode(str(library.path), [JobModel(data=m) for m in models], plan)
+    return result_of(folder, encode(str(library.path), [JobModel(data=m) for m in models], plan))
+
+
+def result_of(folder: Path, job: bytes) -> RunnerResult:
     (folder / "job").write_bytes(job)
     done = ran("run", folder / "job", hashlib.sha256(job).hexdigest(), folder / "result", str(LIMIT_S))
     assert (done.returncode, done.stdout) == (0, "done\n")
@@ -171,3 +176,84 @@ def long_run(folder: Path, library: RuntimeLibrary, *, limit_s: int = LIMIT_S) -
 def cpu_s(process: "subprocess.Popen[str]") -> float:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_providers_are_appended_at_the_place_in_the_api_that_the_runner_calls(library: RuntimeLibrary) -> None:
+    # A library without XNNPACK refuses it by its name: no other function of the table would.
+    place = int(re.search(r"APPEND_PROVIDER = (\d+)", (SOURCES[0].parent / "ort.c").read_text())[1])  # type: ignore[index]
+    code = f"""
+import ctypes as c
+base = c.CDLL({str(library.path)!r}).OrtGetApiBase
+base.restype = c.POINTER(c.c_void_p)
+api = c.cast(c.CFUNCTYPE(c.c_void_p, c.c_uint32)(base()[0])(12), c.POINTER(c.c_void_p))
+options = c.c_void_p()
+c.CFUNCTYPE(c.c_void_p, c.c_void_p)(api[10])(c.byref(options))
+append = c.CFUNCTYPE(c.c_void_p, c.c_void_p, c.c_char_p, c.c_void_p, c.c_void_p, c.c_size_t)(api[{place}])
+status = append(options, b"XNNPACK", None, None, 0)
+print(c.CFUNCTYPE(c.c_char_p, c.c_void_p)(api[2])(status).decode())
+"""
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, env=environment, check=False)
+    assert "XNNPACK execution provider is not supported in this build" in done.stdout, done.stderr
+
+
+def test_an_anchor_that_no_model_is_near_to_is_not_timed(tmp_path: Path, library: RuntimeLibrary) -> None:
+    large = conv_net(ch=32, depth=4, side=25).SerializeToString()
+    job = encode(str(library.path), [JobModel(data=m) for m in (NET, large, NET)], PLAN, references_ns=(0, 0))
+    near, far, model = result_of(tmp_path, job).models
+    assert (far.stopped, far.round_medians_ns, model.anchor) == ("unused", (), 0)
+    assert len(near.round_medians_ns) == len(model.samples_ns)
+    assert (near.samples_ns, model.round_medians_ns) == ((), ())
+
+
+def test_the_reason_to_stop_is_told(tmp_path: Path, library: RuntimeLibrary) -> None:
+    limits: dict[str, dict[str, float]] = {"max_samples": {"max_samples": 8}, "max_ms": {"max_ms": 1.0}, "converged": {"half_width": 0.99}}
+    for reason, changes in limits.items():
+        endless = msgspec.structs.replace(PLAN, half_width=1e-9, max_samples=10**9, max_ms=1e6)
+        plan = msgspec.structs.replace(endless, **changes)
+        (model,) = timed(tmp_path, library, plan, NET).models
+        assert model.stopped == reason
+
+
+def guarded(folder: Path, library: RuntimeLibrary, reference_ns: int, guard: Guard, sysfs: Path | None = None) -> RunnerResult:
+    """A small anchor and a model, where the anchor's reference is ``reference_ns``."""
+    models = [JobModel(data=NET), JobModel(data=conv_net(ch=8).SerializeToString())]
+    job = encode(str(library.path), models, PLAN, references_ns=(reference_ns,), guard=guard)
+    return result_of(folder, job if sysfs is None else job.replace(b"\ndata\n", f"\nsysfs {sysfs}\ndata\n".encode(), 1))
+
+
+SHORT = Guard(pause_ms=2, longest_pause_ms=5, pauses=3, throttled=1e18)
+
+
+def test_a_device_slower_than_its_reference_is_left_to_cool_twice_as_long_each_time_and_then_given_up(
+    tmp_path: Path, library: RuntimeLibrary
+) -> None:
+    result = guarded(tmp_path, library, 1, SHORT)
+    assert (result.pauses, result.paused_ms) == (3, 2 + 4 + 5)
+    assert (result.models[1].stopped, result.models[1].samples_ns) == ("throttled", ())
+
+
+def test_a_device_far_slower_than_its_reference_is_given_up_at_once(tmp_path: Path, library: RuntimeLibrary) -> None:
+    result = guarded(tmp_path, library, 1, msgspec.structs.replace(SHORT, throttled=1.15))
+    assert (result.pauses, result.models[1].stopped) == (0, "throttled")
+
+
+def test_a_device_as_fast_as_its_reference_is_left_alone(tmp_path: Path, library: RuntimeLibrary) -> None:
+    result = guarded(tmp_path, library, 10**12, SHORT)
+    assert (result.pauses, len(result.models[1].samples_ns) >= PLAN.min_rounds) == (0, True)
+
+
+def test_frequency_and_the_hottest_processor_zone_are_told_by_round(tmp_path: Path, library: RuntimeLibrary) -> None:
+    sysfs = tmp_path / "sysfs"
+    for cpu in range(os.cpu_count() or 1):
+        folder = sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_cur_freq").write_text("2400000\n")
+    for i, (kind, value) in enumerate([("battery", "70000"), ("cpu-0", "41000"), ("cpu-1", "43500"), ("cpu-2", "-274000")]):
+        zone = sysfs / f"class/thermal/thermal_zone{i}"
+        zone.mkdir(parents=True)
+        (zone / "type").write_text(f"{kind}\n")
+        (zone / "temp").write_text(f"{value}\n")
+    result = guarded(tmp_path, library, 10**12, SHORT, sysfs)
+    rounds = len(result.models[1].samples_ns)
+    assert (result.zones, result.mhz, result.milli_c) == (3, (2400,) * rounds, (43500,) * rounds)

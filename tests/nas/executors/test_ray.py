@@ -33,7 +33,7 @@ def one_ray() -> Iterator[None]:
     os.environ.update(QUIET)
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
     yield
     ray.shutdown()
 
