@@ -8,21 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latency.devices import DEVICES, Device, open_device
-    from latency.errors import DeviceError, Failed, InvalidDevice, InvalidPlan, InvalidRuntime, Unreachable
+    from latency.errors import (
+        DeviceError,
+        Failed,
+        InvalidDevice,
+        InvalidPlan,
+        InvalidRuntime,
+        InvalidTable,
+        MissingPieces,
+        Unreachable,
+    )
     from latency.measurement import DeviceInfo, Measurement
     from latency.plan import PLANS, PUBLISH, QUICK, TABLE, TimingPlan, plan_named
+    from latency.table import Estimate, LatencyTable, open_table
 
 __all__ = [
-    "DEVICES", "Device", "DeviceError", "DeviceInfo", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Measurement", "PLANS",
-    "PUBLISH", "QUICK", "TABLE", "TimingPlan", "Unreachable", "open_device", "plan_named",
+    "DEVICES", "Device", "DeviceError", "DeviceInfo", "Estimate", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime",
+    "InvalidTable", "LatencyTable", "Measurement", "MissingPieces", "PLANS", "PUBLISH", "QUICK", "TABLE", "TimingPlan", "Unreachable",
+    "open_device", "open_table", "plan_named",
 ]  # fmt: skip
 
 _HOMES = {
     "latency.devices": {"DEVICES", "Device", "open_device"},
-    "latency.errors": {"DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Unreachable"},
+    "latency.errors": {
+        "DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "InvalidTable", "MissingPieces", "Unreachable",
+    },
     "latency.measurement": {"DeviceInfo", "Measurement"},
     "latency.plan": {"PLANS", "PUBLISH", "QUICK", "TABLE", "TimingPlan", "plan_named"},
-}
+    "latency.table": {"Estimate", "LatencyTable", "open_table"},
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:  # Any: whichever of the names above

@@ -1,8 +1,13 @@
 """Errors about devices and measuring: a branch of the project's one small tree."""
 
+from typing import TYPE_CHECKING
+
 from search_spaces.errors import NasError
 
-__all__ = ["DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "Unreachable"]
+if TYPE_CHECKING:
+    from search_spaces.architecture import Piece
+
+__all__ = ["DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "InvalidTable", "MissingPieces", "Unreachable"]
 
 
 class InvalidDevice(NasError, ValueError):
@@ -15,6 +20,21 @@ class InvalidPlan(NasError, ValueError):
 
 class InvalidRuntime(NasError, ValueError):
     """A file is no ONNX Runtime library, or one for another machine than the device; the text says which."""
+
+
+class InvalidTable(NasError, ValueError):
+    """A file is no latency table, or one of another space, device or plan; the text names the file and the difference."""
+
+
+class MissingPieces(NasError, LookupError):
+    """A latency table lacks pieces of a network; the text says how many and which, and how to measure them.
+
+    ``pieces`` are all of them.
+    """
+
+    def __init__(self, text: str, pieces: "tuple[Piece, ...]") -> None:
+        super().__init__(text)
+        self.pieces = pieces
 
 
 class DeviceError(NasError):

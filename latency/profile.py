@@ -1,13 +1,13 @@
 """VERB  python -m latency.profile MODEL…: how long ONNX models take on devices, and whether the number can be trusted."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from latency.verbs import Exits, runtime_option
+from latency.verbs import Exits, runtime_option, seconds
 
 if TYPE_CHECKING:
     from latency.console import Console
@@ -30,6 +30,16 @@ __all__ = ["main"]
 @click.option("--plan", "plan_name", type=click.Choice(["quick", "table", "publish"]), default="publish", show_default=True,
               help="quick: one process, at most 0.9 s a model. table: three short ones, 0.4 s. publish: three to five, each until "
               "the median is known to 1 %, at most 1 min; waits for a hot device.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
+              help="int8: quantize the models first, by made-up data: for their latency alone.")  # fmt: skip
+@click.option("--cores", type=click.Choice(["big", "mid", "little", "any"]), default="big", show_default=True,
+              help="Class of cores to keep to, where a device has several.")  # fmt: skip
+@click.option("--provider", type=click.Choice(["cpu", "xnnpack", "nnapi"]), default="cpu", show_default=True,
+              help="What runs the operators, where the runtime has it.")  # fmt: skip
+@click.option("--cool-wait", "settle_s", callback=seconds, metavar="DURATION",
+              help="How long to wait for a hot device.  [10m with publish, else not]")  # fmt: skip
+@click.option("--sustained", "sustained_s", callback=seconds, metavar="DURATION", help="Run back to back so long, e.g. 30m, and say "
+              "the latency at the start and at the end.")  # fmt: skip
 @click.option("--compare", "is_comparison", is_flag=True, help="Say which of two models is faster, and by how much.")
 @click.option("--per-op", "wants_ops", is_flag=True, help="Also show which operators take the time, on this computer.")
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw the operators' shares; implies --per-op.")
@@ -40,9 +50,9 @@ __all__ = ["main"]
 @click.option("--json", "as_document", is_flag=True, help="Print JSON in place of tables.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the same JSON, with every sample, to a file.")
 def main(
-    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, is_comparison: bool, wants_ops: bool,
-    png: Path | None, shapes: Sequence[str], image_size: int | None, outputs: int | None, is_fresh: bool, as_document: bool,
-    out: Path | None,
+    asked: Sequence[str], specs: Sequence[str], runtime: str, threads: int, plan_name: str, precision: str, cores: str, provider: str,
+    settle_s: float | None, sustained_s: float | None, is_comparison: bool, wants_ops: bool, png: Path | None, shapes: Sequence[str],
+    image_size: int | None, outputs: int | None, is_fresh: bool, as_document: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Time models side by side: each MODEL is an .onnx file, a folder of them, a run of nas.search (its front), or a published
     network such as mobilenet_v2 or mnasnet_a1@0.5 (its width).
@@ -53,18 +63,22 @@ def main(
     from latency.model_files import open_models
     from latency.model_inputs import parse_shapes
     from latency.profile_report import Report, as_json, show
-    from latency.profiling import SESSIONS, compared, keep, profile
+    from latency.profiling import SESSIONS, compared, keep, profile, widened
     from latency.store import open_store
 
     _require_folders(out, png)
-    plan, console, sessions = _plan(plan_name, threads), open_console(), 1
-    if is_comparison and plan.processes == 1:
-        sessions = SESSIONS
+    plan, console = _plan(plan_name, threads, cores, provider, settle_s), open_console()
+    sessions = SESSIONS if is_comparison and plan.processes == 1 else 1
     models = open_models(asked, shapes=parse_shapes(shapes), image_size=image_size, outputs=outputs)
     if is_comparison:
         _require_two(models)
+    if precision == "int8":
+        models, plan = _in_int8(models, plan, console)
     with contextlib.ExitStack() as stack:
         devices = _open(specs, runtime, stack)
+        if sustained_s:
+            _sustain(models, devices, plan, sustained_s, out, console, as_document=as_document)
+            return
         infos = {spec: device.info() for spec, device in devices.items()}
         console.say(_what(models, infos, plan, plan_name, sessions))
         store = open_store(warn=console.warn)
@@ -73,6 +87,7 @@ def main(
         with console.progress(len(models) * len(devices), "timed") as tick:
             results = profile(models, devices, plan, sessions=sessions, tick=tick, stored={} if is_fresh or is_comparison else stored)
         keep(results, store, plan_name)
+        results = widened(results, store)
     report = Report(
         plan=plan, plan_name=plan_name, devices=infos, results=results, comparisons=compared(results) if is_comparison else {},
         ops=_ops(results, plan, console) if wants_ops or png else [],
@@ -82,9 +97,15 @@ def main(
     else:
         show(report, console)
     _write(report, out, png, console)
-    if errors := dict.fromkeys(f"{r.device}: {r.error}" for r in results if r.error):
-        for error in errors:
-            console.error(error)
+    _fail_for(dict.fromkeys(f"{r.device}: {r.error}" for r in results if r.error), console)
+
+
+def _fail_for(errors: Iterable[str], console: "Console") -> None:
+    """Exit code 1, and what went wrong, where anything did."""
+    said = list(errors)
+    for error in said:
+        console.error(error)
+    if said:
         raise click.exceptions.Exit(1)
 
 
@@ -104,10 +125,54 @@ def _require_two(models: "Sequence[NamedModel]") -> None:
         raise InvalidModel(f"--compare takes exactly two models, got {len(models)}: {', '.join(m.name for m in models)}")
 
 
-def _plan(name: str, threads: int) -> "TimingPlan":
+def _plan(name: str, threads: int, cores: str, provider: str, settle_s: float | None) -> "TimingPlan":
     from latency.plan import plan_named
 
-    return plan_named(name, threads=threads)
+    waits = {} if settle_s is None else {"settle_s": settle_s}
+    return plan_named(name, threads=threads, cores="" if cores == "any" else cores, provider=provider, **waits)
+
+
+def _sustain(
+    models: "Sequence[NamedModel]", devices: "Mapping[str, Device]", plan: "TimingPlan", seconds: float, out: Path | None,
+    console: "Console", *, as_document: bool,
+) -> None:  # fmt: skip
+    """Runs the models one after the other; each has the device, as hot as the one before left it, unless the plan waits."""
+    import msgspec
+
+    from latency.console import duration
+    from latency.sustained import show, sustain
+
+    console.say(f"running {', '.join(m.name for m in models)} back to back for {duration(seconds)} each on {', '.join(devices)}")
+    found = []
+    with console.progress(None, "stretches") as tick:
+        for spec, device in devices.items():
+            found += [sustain(model, spec, device, plan, seconds, tick=tick) for model in models]
+    document = msgspec.json.format(msgspec.json.encode({"plan": plan, "seconds": seconds, "sustained": found}), indent=1)
+    if as_document:
+        console.result(document.decode())
+    else:
+        for each in found:
+            show(each, console)
+    if out:
+        out.write_bytes(document + b"\n")
+        console.say(f"wrote {out}")
+    _fail_for((f"{each.model} on {each.device} ended early: {each.error}" for each in found if each.error), console)
+
+
+def _in_int8(
+    models: "Sequence[NamedModel]", plan: "TimingPlan", console: "Console"
+) -> "tuple[tuple[NamedModel, ...], TimingPlan]":
+    """The models quantized, and the plan with its label."""
+    import msgspec
+
+    from latency.quantize import as_int8
+
+    made = []
+    with console.progress(len(models), "quantized") as tick:
+        for model in models:
+            made.append(as_int8(model))
+            tick(model.name)
+    return tuple(made), msgspec.structs.replace(plan, precision="int8")
 
 
 def _open(specs: Sequence[str], runtime: str, stack: contextlib.ExitStack) -> "dict[str, Device]":

@@ -88,9 +88,13 @@ def _result(result: Result, *, with_samples: bool) -> dict[str, Any]:  # Any: JS
     if taken is None:
         return {**about, "error": result.error}
     low, high = taken.ci_ms
-    samples = [{"samples_ns": m.samples_ns, "cpu_ns": m.cpu_ns} for m in result.sessions]
+    raw = ("samples_ns", "cpu_ns", "process_rounds", "anchor_ns", "anchor_reference_ns", "mhz")
+    samples = [{name: getattr(m, name) for name in raw} for m in result.sessions]
     return {
-        **about, "p50_ms": taken.p50_ms, "low_ms": low, "high_ms": high, "p90_ms": taken.p90_ms, "spread": taken.spread,
+        **about, "p50_ms": taken.p50_ms, "low_ms": low, "high_ms": high, "min_ms": taken.min_ms, "p10_ms": taken.p10_ms,
+        "p90_ms": taken.p90_ms, "p99_ms": taken.p99_ms, "spread": taken.spread, "cpu_p50_ms": taken.cpu_p50_ms,
+        "process_p50_ms": taken.process_p50_ms, "process_cv": taken.process_cv, "anchor_ratio": taken.anchor_ratio,
+        "normalised_ms": taken.normalised_ms, "stopped": taken.stopped, "cpus": taken.cpus, "first_run_ms": taken.first_run_ns / 1e6,
         "runs": taken.runs, "rounds": len(taken.samples_ns), "rejected_share": taken.rejected_share, "load_ms": taken.load_ns / 1e6,
         "warmup_ms": taken.warmup_ns / 1e6, "taken_at": taken.taken_at, "is_stored": result.is_stored,
         "parity": msgspec.to_builtins(result.parity),

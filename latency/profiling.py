@@ -14,7 +14,7 @@ from latency.parity import Parity, check_outputs
 from latency.plan import TimingPlan
 from latency.store import LatencyStore
 
-__all__ = ["SESSIONS", "Result", "compared", "keep", "longest_s", "profile"]
+__all__ = ["SESSIONS", "Result", "compared", "keep", "longest_s", "profile", "widened"]
 
 GROUP = 16  # models that take turns: all of them are in memory at once
 SESSIONS = 3  # of a comparison: one session's lay-out of memory can favour either model
@@ -87,6 +87,24 @@ def profile(
 def keep(results: Sequence[Result], store: LatencyStore, plan_name: str) -> None:
     """Stores what was measured and can be trusted, the outputs among it."""
     store.keep([m for r in results if not r.is_stored and not r.problems() for m in r.sessions], plan_name)
+
+
+def widened(results: Sequence[Result], store: LatencyStore) -> list[Result]:
+    """The results, those of a single process with the spread between processes that the store knows for their device.
+
+    It is that under publish, else table, else the plan quick itself: measured again, a model is in another process.
+    """
+    return [
+        msgspec.structs.replace(r, sessions=(msgspec.structs.replace(r.sessions[0], between_cv=_spread(r.sessions[0], store)),))
+        if len(r.sessions) == 1 and r.sessions[0].process_cv is None
+        else r
+        for r in results
+    ]
+
+
+def _spread(taken: Measurement, store: LatencyStore) -> float:
+    known = (store.spread(taken.device.id, name) for name in ("publish", "table", "quick"))
+    return next((cv for cv in known if cv), 0.0)
 
 
 def compared(results: Sequence[Result]) -> dict[str, Comparison]:

@@ -1,17 +1,28 @@
 """What all verbs share: errors become one line and an exit code, Ctrl-C becomes 130."""
 
+import re
 import sys
 from typing import Any
 
 import click
 
-__all__ = ["Exits", "runtime_option"]
+__all__ = ["Exits", "runtime_option", "seconds"]
 
 runtime_option = click.option(
     "--runtime", default="", metavar="FILE|fetch",
     help="ONNX Runtime for the device: a .aar, .whl, .tgz or .so, or fetch; python or runner on this computer. A phone needs it.",
 )  # fmt: skip
 """What a verb passes to ``open_device`` as ``runtime``."""
+
+
+def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """An option's callback: a duration such as ``90s``, ``30m`` or ``1h`` as seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", value.strip())
+    if not found or not float(found[1]):
+        raise click.BadParameter(f"expected a duration such as 90s, 30m or 1h, got {value!r}", ctx, param)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 class Exits(click.Command):

@@ -88,7 +88,8 @@ class RunnerDevice:
             return ()
         cpus = self._cpus(plan)
         notes = settle(self._transport, self._facts(), plan.settle_s) if plan.settle_s else ()
-        parts = in_processes(len(data), plan, lambda order: self._process(data, order, plan, cpus))
+        pinned = msgspec.structs.replace(plan, cpus=cpus)
+        parts = in_processes(len(data), plan, lambda order: self._process(data, order, pinned))
         notes += aftermath(self._transport) if plan.settle_s else ()
         return tuple(
             combined(p, plan=plan, device=self._info, model_sha256=sha256(d), cpus=cpus, notes=notes)
@@ -110,8 +111,9 @@ class RunnerDevice:
         """
         self._require_open()
         (data,) = model_bytes([model])
-        job = encode(self._library_there(), [JobModel(data=data, inputs=inputs)], plan, outputs=True, cpus=self._cpus(plan))
-        _, (values,) = self._do(job, plan, limit_s(plan, 1), [0])
+        pinned = msgspec.structs.replace(plan, cpus=self._cpus(plan))
+        job = encode(self._library_there(), [JobModel(data=data, inputs=inputs)], pinned, outputs=True)
+        _, (values,) = self._do(job, pinned, limit_s(plan, 1), [0])
         return values
 
     def close(self) -> None:
@@ -137,14 +139,14 @@ class RunnerDevice:
         """For boards and phones that tell of heat: where nothing does, as in a virtual machine, waiting cures nothing."""
         return Guard() if self._info.kind == "android" or (self._has_zones and self._info.kind != "local") else None
 
-    def _process(self, data: Sequence[bytes], order: Sequence[int], plan: TimingPlan, cpus: tuple[int, ...]) -> list[Part]:
+    def _process(self, data: Sequence[bytes], order: Sequence[int], plan: TimingPlan) -> list[Part]:
         """One process: the models in this order behind the anchors, whose times in the first process are their reference."""
         anchors = anchor_models() if plan.anchor else ()
-        key = (plan.threads, plan.provider, plan.opt_level, cpus)
-        references = self._references_ns.get(key, [0] * len(anchors))
+        key = (plan.threads, plan.provider, plan.opt_level, plan.cpus)
+        references = self._references_ns.get(key, [0] * len(anchors)) if anchors else []
         models = [JobModel(data=d) for d in (*anchors, *(data[i] for i in order))]
         guard = self._guard() if any(references) else None
-        job = encode(self._library_there(), models, plan, cpus=cpus, references_ns=references, guard=guard)
+        job = encode(self._library_there(), models, plan, references_ns=references, guard=guard)
         result, _ = self._do(job, plan, limit_s(plan, len(models), guard), [*([-1] * len(anchors)), *order])
         self._has_zones = result.zones > 0
         if not all(m.samples_ns for m in result.models[len(anchors) :]):

@@ -105,7 +105,6 @@ def encode(
     plan: TimingPlan,
     *,
     outputs: bool = False,
-    cpus: Sequence[int] | None = None,
     references_ns: Sequence[int] = (),
     guard: Guard | None = None,
 ) -> bytes:
@@ -116,12 +115,10 @@ def encode(
         models: at most 1024; all of them are in the device's memory at once.
         plan: how they are timed.
         outputs: keep the outputs, take no time.
-        cpus: the cores to keep to; None: the plan's.
         references_ns: for each anchor, which the first models are, its median when the device was cool; 0: not known.
         guard: what to do where an anchor becomes slower than that; None: nothing.
     """
-    kept_to = plan.cpus if cpus is None else cpus
-    lines = ["runner-job 1", f"library {library}", f"cpus {','.join(map(str, kept_to)) or '-'}", f"outputs {outputs:d}"]
+    lines = ["runner-job 1", f"library {library}", f"cpus {','.join(map(str, plan.cpus)) or '-'}", f"outputs {outputs:d}"]
     lines += [f"opt_level {OPT_LEVELS[plan.opt_level]}", *(f"{name} {getattr(plan, name)}" for name in PLAN_LINES)]
     lines += [f"anchors {len(references_ns)}", *(f"reference_{i}_ns {ns}" for i, ns in enumerate(references_ns))]
     if guard:

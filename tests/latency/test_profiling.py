@@ -2,6 +2,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import onnx
 import pytest
 
@@ -9,7 +10,7 @@ from latency import QUICK, Measurement, TimingPlan, open_device
 from latency.devices import Model
 from latency.model_files import NamedModel, open_models
 from latency.parity import Parity
-from latency.profiling import GROUP, SESSIONS, Result, compared, keep, longest_s, profile
+from latency.profiling import GROUP, SESSIONS, Result, compared, keep, longest_s, profile, widened
 from latency.store import LatencyStore
 from tests.latency.models import conv_net, one_node
 from tests.latency.profiled import saved
@@ -119,3 +120,20 @@ def test_only_what_was_taken_now_is_kept(tmp_path: Path) -> None:
     keep([fresh, old], store, "quick")
     assert set(store.find([m.sha256 for m in models], DEVICE, QUICK)) == {models[0].sha256}
     store.close()
+
+
+def test_one_process_is_widened_by_the_devices_spread_under_publish(tmp_path: Path) -> None:
+    store = LatencyStore(tmp_path / "store", warn=lambda text: None)
+    # Three models, each in two processes that differ by a tenth: medians of 1 and 1.1 ms.
+    store.keep([taken(letter * 64, ms, at=fresh()) for letter in "abc" for ms in (1.0, 1.1)], "publish")
+    (model,) = opened(tmp_path, conv_net())
+    one = Result(model=model, device="ssh:board", sessions=(taken("d" * 64),))
+    several = msgspec.structs.replace(one, sessions=(taken("d" * 64), taken("d" * 64)))
+    (wide,), (same,) = widened([one], store), widened([several], store)
+    assert wide.sessions[0].between_cv == store.spread(taken().device.id, "publish")
+    assert wide.sessions[0].ci_ms[1] > 1.1 > one.sessions[0].ci_ms[1]
+    assert same == several
+
+
+def fresh() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -107,6 +107,8 @@ def test_an_anchor_stands_beside_every_round_and_its_first_figure_is_the_referen
         assert min(taken.anchor_ns) > 0
         assert taken.anchor_ratio
     (again,) = device.time([conv_net()], plan)
+    (without,) = device.time([conv_net()], PLAN)
+    assert without.anchor_ns == ()
     assert again.anchor_reference_ns == first.anchor_reference_ns == round(np.median(first.split()[0].anchor_ns))
 
 

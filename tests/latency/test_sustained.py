@@ -1,0 +1,92 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from latency import DeviceInfo, Measurement, TimingPlan, Unreachable, open_device, plan_named
+from latency.devices.base import Model
+from latency.model_files import NamedModel, open_models
+from latency.sustained import Sustained, chunk_plan, sustain
+from tests.latency.profiled import saved
+from tests.latency.test_profile import call
+
+
+class Heating:
+    """A fake device on which a stretch takes 10 s of its own clock, and every one is 10 % slower than the one before."""
+
+    def __init__(self, spec: str = "fake:ms=2,noise=0") -> None:
+        self._fake, self.now, self.stretches, self.plans = open_device(spec), 0.0, 0, list[TimingPlan]()
+
+    def info(self) -> DeviceInfo:
+        return self._fake.info()
+
+    def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
+        (taken,) = self._fake.time(models, plan)
+        slow, self.stretches, self.now = 1.1**self.stretches, self.stretches + 1, self.now + 10
+        self.plans.append(plan)
+        return (msgspec.structs.replace(taken, samples_ns=tuple(tuple(int(v * slow) for v in r) for r in taken.samples_ns), cpu_ns=()),)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> NamedModel:
+    (opened,) = open_models([str(saved(tmp_path / "a.onnx"))], shapes={}, image_size=None, outputs=None)
+    return opened
+
+
+def sustained(model: NamedModel, device: Heating, seconds: float) -> Sustained:
+    return sustain(model, "fake", device, plan_named("quick"), seconds, clock=lambda: device.now)
+
+
+def test_a_model_runs_until_the_time_is_over_and_the_end_is_held_against_the_start(model: NamedModel) -> None:
+    found = sustained(model, Heating(), 60)
+    assert [p.ended_s for p in found.points] == [10, 20, 30, 40, 50, 60]
+    assert found.points[0].p50_ms == pytest.approx(2.0)
+    # Five steps of 10 %; whole nanoseconds.
+    assert found.slowdown == pytest.approx((1.1**5,) * 3, rel=1e-5)
+    assert "2.00 ms (±0.00) in the first 10 s, 3.22 ms (±0.00) in the last, up to 1 min 0 s: 1.61 times as long" in found.text
+
+
+def test_a_stretch_is_a_tenth_of_the_time_and_at_most_half_a_minute(model: NamedModel) -> None:
+    for seconds, expected_ms in ((60, 6000), (1800, 30_000), (1, 500)):
+        device = Heating()
+        sustained(model, device, seconds)
+        assert {plan.max_ms for plan in device.plans} == {expected_ms}
+
+
+def test_a_stretch_has_no_stop_but_its_end() -> None:
+    plan = chunk_plan(plan_named("publish", threads=2), 30)
+    assert plan.min_ms == plan.max_ms == 30_000
+    assert (plan.threads, plan.processes, plan.anchor, plan.settle_s) == (2, 1, False, 0)
+
+
+def test_a_device_lost_on_the_way_keeps_what_was_measured(model: NamedModel) -> None:
+    found = sustained(model, Heating("fake:ms=2,noise=0,lost=3"), 600)
+    assert len(found.points) == 3
+    assert "is gone after 3 models" in found.error
+
+
+def test_a_device_lost_before_the_first_stretch_is_an_error(model: NamedModel) -> None:
+    device = Heating("fake:lost=1")
+    device.time([model.model], TimingPlan())
+    with pytest.raises(Unreachable):
+        sustained(model, device, 60)
+
+
+def test_the_verb_shows_the_curve_and_writes_it(tmp_path: Path) -> None:
+    done = call(saved(tmp_path / "a.onnx"), "--device", "fake:ms=2,noise=0,sleep_ms=50", "--plan", "quick", "--sustained", "0.2s",
+                "--out", tmp_path / "curve.json")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert "a on fake:ms=2,noise=0,sleep_ms=50: 2.00 ms" in done.stdout
+    points = json.loads((tmp_path / "curve.json").read_bytes())["sustained"][0]["points"]
+    assert points[-1]["ended_s"] >= 0.2
+    assert {p["p50_ms"] for p in points} == {2.0}
+
+
+@pytest.mark.parametrize("text", ["6", "0m", "soon", "-1m"])
+def test_a_duration_without_unit_or_length_is_wrong_usage(tmp_path: Path, text: str) -> None:
+    done = call(saved(tmp_path / "a.onnx"), "--device", "fake", "--sustained", text)
+    assert (done.exit_code, "expected a duration such as 90s, 30m or 1h" in done.stderr) == (2, True)

@@ -1,0 +1,188 @@
+"""Building on the fake device, whose latencies are known: what is timed, how often, and what an interruption leaves."""
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from latency.devices import open_device
+from latency.errors import Failed, InvalidTable, Unreachable
+from latency.onnx_graph import emit_piece
+from latency.piece_work import piece_work
+from latency.plan import TABLE
+from latency.table_building import build, go_plan, network_plan, open_record, spread, time_each, work_left
+from latency.table_record import AGAIN, TimedNetwork, TimedPiece, read
+from search_spaces import pieces
+from tests.latency.tables import HEAD, SMALL, built, conditions, no_tick
+
+MENU = SMALL.pieces(HEAD)
+
+
+def test_every_piece_is_timed_once_in_each_of_the_plan_s_processes(tmp_path: Path) -> None:
+    record = built(tmp_path / "t.jsonl").record
+    times = Counter((row.piece.read(), row.go) for row in record.of(TimedPiece) if row.go != AGAIN)
+    assert times == {(piece, go): 1 for piece in MENU for go in range(TABLE.processes)}
+
+
+def test_goes_have_orders_of_their_own(tmp_path: Path) -> None:
+    record = built(tmp_path / "t.jsonl").record
+    orders = [[row.piece for row in record.of(TimedPiece) if row.go == go] for go in range(3)]
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_one_in_twenty_pieces_is_timed_once_more(tmp_path: Path) -> None:
+    record = built(tmp_path / "t.jsonl").record
+    assert sum(AGAIN in goes for goes in record.pieces.values()) == -(-len(MENU) // 20)
+
+
+def test_latencies_are_those_of_the_device(tmp_path: Path) -> None:
+    # 2 µs a node + 0.05 ns a multiply-accumulate, off by up to 2 % by graph, and noise of 0.1 % a run
+    for piece, goes in built(tmp_path / "t.jsonl").record.pieces.items():
+        by_hand_ms = (2000 * len(emit_piece(piece).graph.node) + 0.05 * piece_work(piece).macs) / 1e6
+        assert goes[0].ms == pytest.approx(by_hand_ms, rel=0.021)
+
+
+def test_networks_are_as_many_as_asked_for_and_of_the_table_s_pieces(tmp_path: Path) -> None:
+    record = built(tmp_path / "t.jsonl").record
+    assert Counter(use for use, _ in record.networks.values()) == {"fit": 10, "held out": 5}
+    assert {p for arch in record.networks for p in pieces(arch)} <= set(MENU)
+    assert all(goes.keys() == {0, 1, 2} for _, goes in record.networks.values())
+
+
+def test_no_network_is_both_fitted_to_and_held_out(tmp_path: Path) -> None:
+    uses = {(row.arch, row.use) for row in built(tmp_path / "t.jsonl").record.of(TimedNetwork)}
+    assert len(uses) == len({arch for arch, _ in uses})
+
+
+def test_same_seed_gives_the_same_file(tmp_path: Path) -> None:
+    built(tmp_path / "a.jsonl")
+    built(tmp_path / "b.jsonl")
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("timed", [1, 40, 120])
+def test_lost_device_leaves_what_was_measured_and_the_rest_follows(tmp_path: Path, timed: int) -> None:
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(Unreachable):
+        built(path, f"fake:lost={timed}")
+    kept = path.read_bytes()
+    built(path)
+    built(tmp_path / "whole.jsonl")
+    assert path.read_bytes().startswith(kept)
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_finished_table_is_not_measured_again(tmp_path: Path) -> None:
+    record = built(tmp_path / "t.jsonl").record
+    assert work_left(record, SMALL).timings == 0
+
+
+def test_work_of_a_new_table_is_counted_by_hand(tmp_path: Path) -> None:
+    work = work_left(open_record(tmp_path / "t.jsonl", conditions()), SMALL)
+    assert (work.pieces, work.again, work.networks) == (3 * len(MENU), -(-len(MENU) // 20), 3 * 15)
+
+
+def test_ticks_count_every_timing(tmp_path: Path) -> None:
+    counted = []
+    built(tmp_path / "t.jsonl", tick=lambda text="", *, advance=1: counted.append(advance))
+    assert sum(counted) == work_left(open_record(tmp_path / "new.jsonl", conditions()), SMALL).timings
+
+
+def test_piece_that_the_device_cannot_run_is_recorded_and_its_networks_are_left_out(tmp_path: Path) -> None:
+    record = built(tmp_path / "t.jsonl", "fake:fail=30").record
+    assert record.unable
+    assert record.unable.keys() | record.pieces.keys() == set(MENU)
+    assert not record.unable.keys() & {p for arch in record.networks for p in pieces(arch)}
+    assert all("cannot run model" in error for error in record.unable.values())
+
+
+def test_device_that_runs_nothing_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"can run none of 8 networks of small; the last: .*fail=1"):
+        built(tmp_path / "t.jsonl", "fake:fail=1")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 7}, "seed is 0 there, 7 here"),
+        ({"width": 0.5}, "width is 1.0 there, 0.5 here"),
+        ({"plan": msgspec.structs.replace(TABLE, threads=2)}, "plan threads is 1 there, 2 here"),
+    ],
+)
+def test_table_of_other_conditions_is_refused_by_the_difference(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    open_record(tmp_path / "t.jsonl", conditions())
+    with pytest.raises(InvalidTable, match=f"other conditions .*{said}.*: name another --out"):
+        open_record(tmp_path / "t.jsonl", msgspec.structs.replace(conditions(), **change))
+
+
+def test_same_device_by_another_address_goes_on(tmp_path: Path) -> None:
+    open_record(tmp_path / "t.jsonl", conditions())
+    assert open_record(tmp_path / "t.jsonl", msgspec.structs.replace(conditions(), device_spec="fake:noise=0")).conditions == conditions()
+
+
+def test_device_with_another_runtime_is_refused(tmp_path: Path) -> None:
+    open_record(tmp_path / "t.jsonl", conditions())
+    other = msgspec.structs.replace(conditions().device, runtime="fake 2")
+    with pytest.raises(InvalidTable, match=r"device runtime is fake 1 there, fake 2 here"):
+        open_record(tmp_path / "t.jsonl", msgspec.structs.replace(conditions(), device=other))
+
+
+def test_a_go_is_one_process_beside_the_table_s_own_anchor() -> None:
+    plan = go_plan(TABLE)
+    assert (plan.processes, plan.more_processes, plan.anchor, plan.max_ms) == (1, 0, False, TABLE.max_ms)
+
+
+def test_whole_networks_are_timed_for_longer() -> None:
+    piece, network = go_plan(TABLE), network_plan(TABLE)
+    assert (network.processes, network.max_ms, network.min_ms) == (1, 4 * piece.max_ms, 4 * piece.min_ms)
+    assert network.warmup_ms == piece.warmup_ms
+
+
+def test_models_that_cannot_run_are_told_from_the_others() -> None:
+    models = [emit_piece(piece) for piece in MENU]
+    outcomes = time_each(open_device("fake:fail=3"), models, go_plan(TABLE))
+    alone = [_runs(model) for model in models]
+    assert [not isinstance(outcome, Failed) for outcome in outcomes] == alone
+    assert len(set(alone)) == 2
+
+
+def _runs(model: object) -> bool:
+    try:
+        open_device("fake:fail=3").time([model], go_plan(TABLE))  # type: ignore[list-item]  # a model as emit_piece gives it
+    except Failed:
+        return False
+    return True
+
+
+def test_networks_are_spread_evenly() -> None:
+    assert spread([0.0, 0.1, 0.2, 0.3, 5.0, 9.0, 10.0], 3) == [0, 4, 6]
+    assert spread([1.0, 2.0], 3) == [0, 1]
+    assert spread([], 3) == []
+
+
+def test_file_torn_in_its_first_line_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(msgspec.json.encode(conditions())[:40])
+    assert open_record(tmp_path / "t.jsonl", conditions()).conditions == conditions()
+
+
+def test_file_of_something_else_without_a_line_break_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b"my notes")
+    with pytest.raises(InvalidTable, match="no latency table"):
+        open_record(tmp_path / "t.jsonl", conditions())
+    assert (tmp_path / "t.jsonl").read_bytes() == b"my notes"
+
+
+def test_building_in_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("hello\n")
+    with pytest.raises(InvalidTable, match="no row of a latency table"):
+        open_record(tmp_path / "t.jsonl", conditions())
+
+
+def test_device_that_is_closed_leaves_a_table_to_go_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    device = open_device("fake")
+    device.close()
+    with pytest.raises(Exception, match="closed"):
+        build(open_record(path, conditions()), SMALL, device, no_tick)
+    assert read(path).rows == ()
