@@ -37,6 +37,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     devices: tuple[str, ...] = ("local",)  # several: phones or boards of one model, which share the measuring
     runtime: str = ""  # ONNX Runtime for the device: a file, fetch, or "": its own
     device_wait_s: float = 900.0  # for a device that is unplugged on the way, where there is no other
+    table: str | None = None  # latency table of the device: what it shows to be far from the front is not measured
     fresh: bool = False  # measure what earlier runs measured alike on the same device
     threads: int = 1  # of the measured runtime
     sampler: str = "tpe"

@@ -1,19 +1,24 @@
-"""Where a search's latencies come from: what earlier runs measured, else the device; and how long that took."""
+"""Where a search's latencies come from: a table, what earlier runs measured, else the device; and how long that took."""
 
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Literal
 
 import msgspec
 
 from latency import QUICK, Device, Failed, Measurement, TimingPlan
 from latency.console import duration
 from latency.devices.base import Model, model_bytes, sha256
+from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import LatencyStore, variation
+from nas.screening import Estimates, estimated, is_clear_of
+from nas.store import Latency
+from search_spaces.architecture import Architecture
 
-__all__ = ["Meter", "Timed", "measure"]
+__all__ = ["Meter", "Priced", "Timed", "measure"]
 
 PLAN_NAME, PROCESSES = "quick", 3
 
@@ -25,14 +30,24 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
     is_stored: bool = False
 
 
+class Priced(msgspec.Struct, frozen=True, kw_only=True):
+    """A network's latency as a row keeps it, and where it comes from."""
+
+    latency: Latency
+    source: Literal["measured", "store", "estimate"]
+
+
 class Meter:
     """Times networks for one search. What it took and where the rest came from is counted for the story.
 
     ``spent_s`` is wall time on the device for ``measured`` networks; ``stored`` networks were measured by earlier runs on
-    ``stored_days``.
+    ``stored_days``; ``estimated`` ones were not measured at all.
     """
 
-    def __init__(self, device: Device, plan: TimingPlan = QUICK, *, store: LatencyStore | None = None, is_fresh: bool = False) -> None:
+    def __init__(
+        self, device: Device, plan: TimingPlan = QUICK, *, store: LatencyStore | None = None, is_fresh: bool = False,
+        table: Estimates | None = None,
+    ) -> None:  # fmt: skip
         """Take a device, which stays its owner's.
 
         Args:
@@ -40,13 +55,32 @@ class Meter:
             plan: of every measurement.
             store: of earlier measurements; new ones are added to it.
             is_fresh: leave what is in the store unread.
+            table: of this device and plan, to estimate where measuring is not worth its time.
         """
         self.device, self.plan = device, plan
-        self._store, self._is_fresh = store, is_fresh
-        self.measured = self.stored = 0
+        self._store, self._is_fresh, self._table = store, is_fresh, table
+        self.measured = self.stored = self.estimated = 0
         self.spent_s = 0.0
         self.stored_days: set[str] = set()
         self._between_cv = self._stored_spread()
+
+    def price(self, archs: Sequence[Architecture], limit_ms: float | None) -> list[Priced | Failed]:
+        """Each network's latency: from the table, where there is one and its 90 % interval is clear of the limit, else timed.
+
+        Raises:
+            DeviceError: as ``time``.
+            MissingPieces: the table has nothing for a network.
+        """
+        guesses = self._table.estimate_many(archs) if self._table else []
+        clear = {i: guess for i, guess in enumerate(guesses) if is_clear_of(guess, limit_ms)}
+        self.estimated += len(clear)
+        timed = iter(self.time([emit(arch) for i, arch in enumerate(archs) if i not in clear]))
+        return [Priced(latency=estimated(clear[i]), source="estimate") if i in clear else _priced(next(timed)) for i in range(len(archs))]
+
+    def look_closer(self, archs: Sequence[Architecture]) -> list[Priced | Failed]:
+        """Times networks that were only estimated before; raises as ``time``."""
+        self.estimated -= len(archs)
+        return [_priced(timed) for timed in self.time([emit(arch) for arch in archs])]
 
     def time(self, models: Sequence[Model]) -> list[Timed | Failed]:
         """Each model's latency; an error for one that the device cannot run.
@@ -80,6 +114,9 @@ class Meter:
             days = sorted(self.stored_days)
             when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
             parts.append(f"{self.stored} taken from earlier runs ({when}; --fresh measures them again)")
+        if self.estimated > 0:
+            saved = f": about {duration(self.estimated * self.spent_s / self.measured)} saved" if self.measured else ""
+            parts.append(f"{self.estimated} only estimated by the table{saved}")
         return ", ".join(parts)
 
     def _stored_spread(self) -> float | None:
@@ -110,6 +147,12 @@ class Meter:
         if self._store is not None:
             self._store.keep([m for m in found if isinstance(m, Measurement)], PLAN_NAME)
         return [m if isinstance(m, Failed) else Timed(measurement=m) for m in found]
+
+
+def _priced(timed: Timed | Failed) -> Priced | Failed:
+    if isinstance(timed, Failed):
+        return timed
+    return Priced(latency=Latency.of(timed.measurement), source="store" if timed.is_stored else "measured")
 
 
 def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:

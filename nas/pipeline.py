@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from latency import QUICK, Failed, Measurement, open_device
+from latency import QUICK, Failed, Measurement, TimingPlan, open_device
 from latency.console import Console, count, duration, ms, open_console
 from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import open_store
+from latency.table import LatencyTable, open_table
 from nas import outputs
 from nas.config import RunConfig
 from nas.errors import NothingFeasible, Stopped, UnknownName
@@ -96,6 +97,7 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
         store = open_store(warn=console.warn)
         stack.callback(store.close)
         task = open_config_task(config)
+        space = open_space(config.space, width=config.width, input_chw=task.input_chw)
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
         overlap = overlaps(config, device.info().kind, len(cores))
         apart = overlap and device.info().kind == "local" and len(cores) > config.threads
@@ -103,11 +105,21 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
         plan = msgspec.structs.replace(QUICK, threads=config.threads, cpus=measuring)
         yield Bench(
             config=config, out=out, console=console, task=task, device=device, cpus=cpus, overlap=overlap,
-            space=open_space(config.space, width=config.width, input_chw=task.input_chw),
-            meter=Meter(device, plan, store=store, is_fresh=config.fresh),
+            space=space,
+            meter=Meter(device, plan, store=store, is_fresh=config.fresh, table=_table(config, device, plan, space, task)),
             workers=1 if config.executor == "serial" else config.workers or (len(cpus) if apart else len(cores)),
             deadline=began + config.budget_s if config.budget_s else None,
         )  # fmt: skip
+
+
+def _table(config: RunConfig, device: DevicePool, plan: TimingPlan, space: SearchSpace, task: Task) -> LatencyTable | None:
+    """The table that the configuration names, if any; refused where it is not of this device, plan and space."""
+    if config.table is None:
+        return None
+    table = open_table(config.table)
+    table.require(device.info(), plan)
+    table.estimate_many([space.decode(picks, task.head) for picks in space.corners()])
+    return table
 
 
 def overlaps(config: RunConfig, kind: str, cores: int) -> bool:
@@ -297,7 +309,7 @@ def _row_line(row: Candidate) -> str:
     name = row.baseline or row.id
     if row.status == "failed":
         return f"{name} failed: {row.error.strip().splitlines()[-1][:100]}"
-    latency = f" {row.latency.p50_ms:.3g} ms" if row.latency else ""
+    latency = f" {'~' * (row.latency_source == 'estimate')}{row.latency.p50_ms:.3g} ms" if row.latency else ""
     latency += " (from an earlier run)" if row.latency_source == "store" and row.duplicate_of is None else ""
     macs = f" {count(row.cost.macs)} MACs" if row.cost else ""
     return f"{name}{latency}{macs}" + (f" valid {row.score:.3f}" if row.score is not None else f" {row.status}")

@@ -8,16 +8,16 @@ from pathlib import Path
 import msgspec
 
 from latency import Failed
-from latency.onnx_graph import emit
 from nas import objective
 from nas.config import RunConfig
 from nas.cost import count
 from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
-from nas.measuring import Meter
+from nas.measuring import Meter, Priced
 from nas.proposals import Proposals
 from nas.samplers import proposal_seed
-from nas.store import Candidate, Latency, RunFolder, by_number
+from nas.screening import near_the_front
+from nas.store import Candidate, RunFolder, by_number
 from search_spaces.architecture import Head
 from search_spaces.space import SearchSpace
 
@@ -74,7 +74,10 @@ class SearchRounds:
             self._open_round()
         if self._late():
             self._queue.clear()
-            return None if self._out else DONE
+            if self._out:
+                return None
+            self._look_closer(len(self._proposals))
+            return DONE
         self._out += 1
         return self._queue.popleft()
 
@@ -120,8 +123,20 @@ class SearchRounds:
         return self.trained + len(self._pending) >= self.config.trials or bool(self.stopped) or self._late()
 
     def _tell_below(self, number: int) -> None:
+        self._look_closer(number)
         for n in sorted(n for n in self.rows if n < number):
-            self._proposals.tell(self.rows[n])
+            row = self.rows[n]
+            first = row if row.duplicate_of is None else self.rows[row.duplicate_of]  # may have been measured since
+            self._proposals.tell(msgspec.structs.replace(row, latency=first.latency))
+
+    def _look_closer(self, number: int) -> None:
+        """Measures those of the finished candidates below ``number`` that a table's estimate leaves near the front of all of them."""
+        while near := near_the_front(self.config, [self.rows[n] for n in sorted(self.rows) if n < number]):
+            found = self._meter.look_closer([r.arch for r in near])
+            rows = [_measured(self.config, row, result) for row, result in zip(near, found, strict=True)]
+            self._folder.append(*rows)
+            self.rows |= {r.number: r for r in rows if r.number is not None}
+            self._by_id |= {r.id: r for r in rows}
 
     def _open_round(self) -> None:
         size = self.config.round_size
@@ -154,15 +169,13 @@ class SearchRounds:
 
     def _price(self, drafts: list[Candidate]) -> None:
         """Cost, then latency, then the queue: what is too slow or cannot run is stored at once, and never trained."""
-        for draft, result in zip(drafts, self._meter.time([emit(d.arch) for d in drafts]), strict=True):
+        for draft, result in zip(drafts, self._meter.price([d.arch for d in drafts], self.config.max_ms), strict=True):
             if isinstance(result, Failed):
                 self._settle(msgspec.structs.replace(draft, error=f"{self._meter.device.info().name}: {result}"))
                 continue
             self._failures["measuring"] = 0
-            latency = Latency.of(result.measurement)
-            source = "store" if result.is_stored else "measured"
-            priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=latency, latency_source=source)
-            if objective.excess(self.config, latency.p50_ms) > 0:
+            priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=result.latency, latency_source=result.source)
+            if objective.excess(self.config, result.latency.p50_ms) > 0:
                 self._settle(msgspec.structs.replace(priced, status="infeasible", epochs=0))
             elif self.trained + len(self._queue) + self._out < self.config.trials:
                 self._pending[draft.id] = priced
@@ -198,6 +211,14 @@ class SearchRounds:
             elif row.status == "trained":
                 self._failures["training"] = 0
         self._on_row(row)
+
+
+def _measured(config: RunConfig, row: Candidate, result: Priced | Failed) -> Candidate:
+    """The row of a candidate that was trained on an estimate, with its measured latency."""
+    if isinstance(result, Failed):
+        return msgspec.structs.replace(row, status="failed", latency=None, latency_source="", error=str(result))
+    status = "infeasible" if objective.excess(config, result.latency.p50_ms) > 0 else "trained"
+    return msgspec.structs.replace(row, status=status, latency=result.latency, latency_source=result.source)
 
 
 def _duplicate(row: Candidate, first: Candidate) -> Candidate:

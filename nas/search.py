@@ -24,6 +24,7 @@ FLAGS = (
                  "given again for more of the same model.  [local]"),
     runtime_option,
     click.option("--device-wait", help="How long to wait for a device that is unplugged on the way, e.g. 15m.  [15m]"),
+    click.option("--table", help="Latency table of the device (latency.build_table): only what it puts near the front is measured."),
     click.option("--fresh", is_flag=True, default=None, help="Measure again what an earlier run measured alike on the same device."),
     click.option("--threads", type=int, help="Threads of the measured runtime.  [1]"),
     click.option("--sampler", help="random, tpe or nsga2.  [tpe]"),
