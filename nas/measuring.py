@@ -109,7 +109,7 @@ class Meter:
         """What was measured and what not, in a sentence; "" where there is nothing to say."""
         parts = []
         if self.measured:
-            parts.append(f"{self.measured} networks measured in {duration(self.spent_s)}")
+            parts.append(f"{self.measured} network{'s' * (self.measured > 1)} measured in {duration(self.spent_s)}")
         if self.stored:
             days = sorted(self.stored_days)
             when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
