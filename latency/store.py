@@ -18,7 +18,7 @@ from latency.measurement import DeviceInfo, Measurement
 from latency.plan import TimingPlan
 from latency.user_cache import user_cache
 
-__all__ = ["KEPT_DAYS", "LatencyStore", "open_store", "plan_sha256", "store_path"]
+__all__ = ["KEPT_DAYS", "LatencyStore", "open_store", "plan_sha256", "store_path", "variation"]
 
 VERSION = 1
 KEPT_DAYS = 90  # what is older was measured before who knows what changed, and is forgotten
@@ -78,18 +78,13 @@ class LatencyStore:
             self._write(lambda db: _insert(db, rows))
 
     def spread(self, device_id: str, plan_name: str) -> float | None:
-        """How far processes differ on this device under plans of this name: the median over models of their coefficient of variation.
-
-        Over models that were timed in several processes, in one measurement or in several; None where fewer than three were.
-        Each model's figure is corrected for what the median of so few would lack.
-        """
+        """How far processes differ on this device under plans of this name, see ``variation``: in one measurement or in several."""
         ask = "SELECT model, runtime, plan, process_p50_ms FROM takes WHERE device = ? AND plan_name = ?"
         rows: list[tuple[str, ...]] = self._do(lambda db: db.execute(ask, (device_id, plan_name)).fetchall(), [])
         models: dict[tuple[str, ...], list[float]] = {}
         for *key, processes in rows:
             models.setdefault(tuple(key), []).extend(json.loads(processes))
-        spreads = [_variation(values) for values in models.values() if len(values) >= SPREAD_TAKES]
-        return float(np.median(spreads)) if len(spreads) >= SPREAD_MODELS else None
+        return variation(models.values())
 
     def close(self) -> None:
         """Let go of the file; closing twice is no error, and a closed store is empty."""
@@ -186,6 +181,15 @@ def plan_sha256(plan: TimingPlan) -> str:
     return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
 
 
+def variation(models: Iterable[Sequence[float]]) -> float | None:
+    """How far processes differ: the median over models of the coefficient of variation of their processes' medians.
+
+    Each model's is corrected for what the median of so few would lack. None where fewer than three models have two processes.
+    """
+    spreads = [_variation(processes) for processes in models if len(processes) >= SPREAD_TAKES]
+    return float(np.median(spreads)) if len(spreads) >= SPREAD_MODELS else None
+
+
 def _connected(path: Path) -> sqlite3.Connection:
     """The file's connection, in autocommit; a new file gets its table."""
     import filelock
@@ -269,7 +273,7 @@ def _is_broken(error: sqlite3.Error) -> bool:
 
 def _row(taken: Measurement, plan_name: str) -> tuple[str | float | bytes, ...]:
     key = (taken.model_sha256, taken.device.id, taken.device.runtime, plan_sha256(taken.plan))
-    processes = json.dumps([taken.p50_ms])
+    processes = json.dumps(taken.process_p50_ms)
     return (*key, plan_name, taken.taken_at, taken.p50_ms, processes, zlib.compress(msgspec.json.encode(taken)))
 
 

@@ -17,8 +17,11 @@ __all__ = ["RESUMABLE", "RunConfig", "config_from_file", "parse_duration_s"]
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
 FILE_ONLY = frozenset({"round_size", "overlap", "recipe"})
-RESUMABLE = frozenset({"trials", "budget_s", "workers", "executor", "ray_address"})
-"""Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched."""
+RESUMABLE = frozenset({"trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh"})
+"""Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched.
+
+Of devices only the way to them may: another device than the run's rows were measured on is refused when it is opened.
+"""
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,8 +34,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     data_root: str = "data"  # where downloads go
     image_size: int | None = None  # px; None: the data set's own
     train_images: int | None = None  # cap on training images; None: all
-    device: str = "local"
+    devices: tuple[str, ...] = ("local",)  # several: phones or boards of one model, which share the measuring
     runtime: str = ""  # ONNX Runtime for the device: a file, fetch, or "": its own
+    device_wait_s: float = 900.0  # for a device that is unplugged on the way, where there is no other
+    table: str | None = None  # latency table of the device: what it shows to be far from the front is not measured
+    fresh: bool = False  # measure what earlier runs measured alike on the same device
     threads: int = 1  # of the measured runtime
     sampler: str = "tpe"
     reward: Reward = "pareto"
@@ -72,6 +78,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             f"--w belongs to --reward soft or abs, not to {self.reward}": self.w is None or self.reward in DEFAULT_W,
             f"--w must be a negative number, got {self.w}": self.w is None or -math.inf < self.w < 0,
             f"--seed must not be negative, got {self.seed}": self.seed >= 0,
+            f"--device-wait must not be negative, got {self.device_wait_s} s": 0 <= self.device_wait_s < math.inf,
+            "devices must name at least one, such as local": bool(self.devices),
         }
 
     @property
@@ -80,11 +88,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return self.w if self.w is not None else DEFAULT_W.get(self.reward, 0.0)
 
 
-def parse_duration_s(text: str) -> float:
+def parse_duration_s(text: str, *, may_be_zero: bool = False) -> float:
     """Seconds in a text like ``90``, ``45s``, ``10m``, ``1.5h`` or ``1h30m``.
 
     Raises:
-        InvalidConfig: anything else, or zero.
+        InvalidConfig: anything else, or zero where it may not be.
 
     >>> parse_duration_s("10m"), parse_duration_s("1h30m"), parse_duration_s("90")
     (600.0, 5400.0, 90.0)
@@ -94,7 +102,7 @@ def parse_duration_s(text: str) -> float:
         text += "s"
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     seconds = sum(float(n) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit] for n, unit in parts)
-    if "".join(n + unit for n, unit in parts) != text or seconds <= 0:
+    if "".join(n + unit for n, unit in parts) != text or not parts or (seconds <= 0 and not may_be_zero):
         raise InvalidConfig(f"not a duration: {text!r}; write for example 45s, 10m or 1h30m")
     return float(seconds)
 
@@ -102,7 +110,8 @@ def parse_duration_s(text: str) -> float:
 def config_from_file(path: Path, overrides: Mapping[str, Any]) -> RunConfig:  # Any: values of any field
     """The configuration in a TOML or JSON file, with single fields replaced by ``overrides``.
 
-    TOML files may say ``budget = "10m"`` for ``budget_s``.
+    TOML files may say ``budget = "10m"`` for ``budget_s``, ``device_wait = "15m"`` for ``device_wait_s``, and ``device = "local"`` for
+    ``devices`` of one.
 
     Raises:
         InvalidConfig: unreadable, not TOML or JSON, an unknown field, a wrong value; names the file and the field.
@@ -118,6 +127,11 @@ def config_from_file(path: Path, overrides: Mapping[str, Any]) -> RunConfig:  # 
         raise InvalidConfig(f"{path}: must hold a table of settings")
     if "budget" in table:
         table["budget_s"] = parse_duration_s(str(table.pop("budget")))
+    if "device_wait" in table:
+        table["device_wait_s"] = parse_duration_s(str(table.pop("device_wait")), may_be_zero=True)
+    if "device" in table:
+        device = table.pop("device")
+        table["devices"] = [device] if isinstance(device, str) else device
     return config_from_table({**table, **overrides}, where=str(path))
 
 
@@ -141,4 +155,4 @@ def _with_hint(message: str) -> str:
 def _flag(field: str) -> str:
     if field in FILE_ONLY:
         return f"{field} (in a config file)"
-    return "--budget" if field == "budget_s" else "--" + field.replace("_", "-")
+    return "--" + field.removesuffix("_s").replace("_", "-")

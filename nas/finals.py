@@ -6,14 +6,14 @@ from pathlib import Path
 
 import msgspec
 
-from latency import PUBLISH, QUICK, Device, Failed, TimingPlan
+from latency import PUBLISH, Device, Failed, TimingPlan
 from latency.onnx_graph import emit
 from nas import objective, pareto
 from nas.config import RunConfig
 from nas.cost import count
 from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
-from nas.rounds import measure
+from nas.measuring import Meter, measure
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Latency, RunFolder
 from nas.tasks.task import Task
@@ -56,9 +56,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inside: bool
 
 
-def baselines_near(
-    config: RunConfig, task: Task, device: Device, low_ms: float, high_ms: float, plan: TimingPlan = QUICK
-) -> list[Baseline]:
+def baselines_near(config: RunConfig, task: Task, meter: Meter, low_ms: float, high_ms: float) -> list[Baseline]:
     """Each family at the widths whose measured latency lies in [low_ms, high_ms], at most ``baseline_widths`` of them.
 
     Widths are tried upwards until one is too slow. Where fewer than three families have one inside, the nearest others
@@ -66,7 +64,7 @@ def baselines_near(
     """
     tried = {}
     for name in config.baselines:
-        tried[name] = _tried_widths(name, task, lambda arch: _p50_ms(device, arch, plan), high_ms)
+        tried[name] = _tried_widths(name, task, lambda arch: _p50_ms(meter, arch), high_ms)
     return _nearest(tried, low_ms, high_ms, config.baseline_widths)
 
 
@@ -79,9 +77,9 @@ def predicted_baselines(config: RunConfig, task: Task, members: Sequence[Archite
     return [b.arch for b in _nearest(tried, min(macs), max(macs), config.baseline_widths)]
 
 
-def _p50_ms(device: Device, arch: Architecture, plan: TimingPlan) -> float | None:
-    result = measure(device, [emit(arch)], plan)[0]
-    return None if isinstance(result, Failed) else result.p50_ms
+def _p50_ms(meter: Meter, arch: Architecture) -> float | None:
+    (result,) = meter.time([emit(arch)])
+    return None if isinstance(result, Failed) else result.measurement.p50_ms
 
 
 def _tried_widths(name: str, task: Task, price: Callable[[Architecture], float | None], high: float) -> list[tuple[float, Baseline]]:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from latency import QUICK, Device, Failed, Measurement, TimingPlan, open_device
+from latency import QUICK, Failed, Measurement, TimingPlan, open_device
 from latency.console import Console, count, duration, ms, open_console
 from latency.onnx_graph import emit
+from latency.pool import DevicePool
+from latency.store import open_store
+from latency.table import LatencyTable, open_table
 from nas import outputs
 from nas.config import RunConfig
 from nas.errors import NothingFeasible, Stopped, UnknownName
@@ -20,8 +23,9 @@ from nas.executors import EXECUTORS
 from nas.finals import Baseline, FinalJobs, baselines_near, final_plan, finalists, predicted_baselines, remeasured, search_front
 from nas.forecast import Speed, measured_speed, speed_of
 from nas.jobs import Done, Stages, open_config_task
+from nas.measuring import Meter
 from nas.proposals import Proposals
-from nas.rounds import SearchRounds, measure
+from nas.rounds import SearchRounds
 from nas.samplers import SAMPLERS
 from nas.store import Candidate, RunFolder, check_out, open_run, write_atomic
 from nas.tasks.task import Task
@@ -31,6 +35,7 @@ from search_spaces.architecture import Architecture
 __all__ = ["search"]
 
 OVERLAP_CORES = 4  # from here on measuring has a core of its own
+REMOTE = ("ssh", "android")
 MEASURING_S, STARTING_S = 40.0, 12.0  # set aside of a budget: the last measurement, and starting workers
 
 
@@ -43,8 +48,8 @@ class Bench:
     console: Console
     task: Task
     space: SearchSpace
-    device: Device
-    plan: TimingPlan
+    device: DevicePool
+    meter: Meter
     workers: int
     cpus: tuple[int, ...]  # of the workers; empty: any
     overlap: bool
@@ -68,7 +73,7 @@ def search(config: RunConfig, out: Path, console: Console | None = None) -> None
         outputs.refuse_other_device(out, bench.device.info())
         _check_floor(bench)
         with open_run(out, config) as folder:
-            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.space, bench.device.info(), bench.plan))
+            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.space, bench.device.info(), bench.meter.plan))
             try:
                 _finish(bench, *_run(bench, folder))
             except BaseException:
@@ -85,22 +90,41 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
         if name not in BASELINES:
             raise UnknownName.among("baseline", name, BASELINES)
     open_space(config.space)
-    device = open_device(config.device, runtime=config.runtime)
-    try:
+    with contextlib.ExitStack() as stack:
+        open_one = partial(open_device, runtime=config.runtime)
+        device = DevicePool(config.devices, wait_s=config.device_wait_s, say=console.say, open_one=open_one)
+        stack.callback(device.close)
+        store = open_store(warn=console.warn)
+        stack.callback(store.close)
         task = open_config_task(config)
+        space = open_space(config.space, width=config.width, input_chw=task.input_chw)
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-        overlap = config.overlap == "on" or (config.overlap == "auto" and len(cores) >= OVERLAP_CORES)
-        apart = overlap and config.device == "local" and len(cores) > config.threads
+        overlap = overlaps(config, device.info().kind, len(cores))
+        apart = overlap and device.info().kind == "local" and len(cores) > config.threads
         cpus, measuring = (tuple(cores[: -config.threads]), tuple(cores[-config.threads :])) if apart else ((), ())
+        plan = msgspec.structs.replace(QUICK, threads=config.threads, cpus=measuring)
         yield Bench(
             config=config, out=out, console=console, task=task, device=device, cpus=cpus, overlap=overlap,
-            space=open_space(config.space, width=config.width, input_chw=task.input_chw),
-            plan=msgspec.structs.replace(QUICK, threads=config.threads, cpus=measuring),
+            space=space,
+            meter=Meter(device, plan, store=store, is_fresh=config.fresh, table=_table(config, device, plan, space, task)),
             workers=1 if config.executor == "serial" else config.workers or (len(cpus) if apart else len(cores)),
             deadline=began + config.budget_s if config.budget_s else None,
         )  # fmt: skip
-    finally:
-        device.close()
+
+
+def _table(config: RunConfig, device: DevicePool, plan: TimingPlan, space: SearchSpace, task: Task) -> LatencyTable | None:
+    """The table that the configuration names, if any; refused where it is not of this device, plan and space."""
+    if config.table is None:
+        return None
+    table = open_table(config.table)
+    table.require(device.info(), plan)
+    table.estimate_many([space.decode(picks, task.head) for picks in space.corners()])
+    return table
+
+
+def overlaps(config: RunConfig, kind: str, cores: int) -> bool:
+    """Whether networks are measured while others train: on another machine always, here where a core is left over for it."""
+    return config.overlap == "on" or (config.overlap == "auto" and (kind in REMOTE or cores >= OVERLAP_CORES))
 
 
 def _check_floor(bench: Bench) -> None:
@@ -132,7 +156,7 @@ def _check_floor(bench: Bench) -> None:
 def _measured(bench: Bench, tried: list[dict[str, Pick]]) -> list[Measurement | None]:
     """A measurement of each of the picks; None where the device cannot run the network."""
     models = [emit(bench.space.decode(picks, bench.task.head)) for picks in tried]
-    return [None if isinstance(m, Failed) else m for m in measure(bench.device, models, bench.plan)]
+    return [None if isinstance(m, Failed) else m.measurement for m in bench.meter.time(models)]
 
 
 def _run(bench: Bench, folder: RunFolder) -> tuple[list[Candidate], list[Candidate]]:
@@ -168,7 +192,7 @@ def _open_search(bench: Bench, folder: RunFolder, speed: Speed, lines: contextli
         return _final_seconds(bench, rows, speed_of(rows, images, speed))
 
     rounds = SearchRounds(
-        config=config, space=bench.space, head=bench.task.head, folder=folder, device=bench.device, plan=bench.plan,
+        config=config, space=bench.space, head=bench.task.head, folder=folder, meter=bench.meter,
         proposals=Proposals(config, bench.space.choices(), bench.out / "study.journal"), overlap=bench.overlap,
         deadline=bench.deadline, reserve_s=reserve_s, on_row=lambda row: tick(_row_line(row), advance=int(row.status == "trained")),
     )  # fmt: skip
@@ -189,6 +213,7 @@ def _announce(bench: Bench, folder: RunFolder) -> Speed:
     speed = measured_speed(samples, task, config.recipe.batch)
     each = sum(speed.seconds(a, len(task.train), config.epochs) for a in samples) / len(samples)
     size = bench.space.size()
+    bench.meter.learn_spread([emit(a) for a in samples])
     done = sum(r.stage == "search" and r.status == "trained" for r in folder.rows)
     if folder.rows:
         say(f"taking up {bench.out}: {done} of {config.trials} candidates are trained")
@@ -227,6 +252,8 @@ def _open_finals(bench: Bench, folder: RunFolder, rounds: SearchRounds, speed: S
     config, console, rows = bench.config, bench.console, list(rounds.rows.values())
     if rounds.stopped:
         console.say(f"search ended: {rounds.stopped}")
+    if story := bench.meter.story():
+        console.say(f"latencies so far: {story}")
     if not search_front(rows):
         raise Stopped(f"none of {len(rows)} candidates was trained; candidates.jsonl in {bench.out} says why")
     members = finalists(config, rows)
@@ -249,7 +276,7 @@ def _baselines(bench: Bench, members: list[Candidate]) -> list[Baseline]:
     kept = outputs.kept_baselines(bench.out, members)
     if kept is not None:
         return kept
-    found = baselines_near(bench.config, bench.task, bench.device, min(latencies), max(latencies), bench.plan)
+    found = baselines_near(bench.config, bench.task, bench.meter, min(latencies), max(latencies))
     for baseline in found:
         if not baseline.inside:
             bench.console.say(f"{baseline.label} is outside the front's latencies, and the nearest of its family")
@@ -262,7 +289,7 @@ def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> Non
 
     config, out, console = bench.config, bench.out, bench.console
     models = [export(row, out / row.weights, out / "models", bench.task) for row in finals]
-    plan = msgspec.structs.replace(final_plan(len(models)), threads=config.threads, cpus=bench.plan.cpus)
+    plan = msgspec.structs.replace(final_plan(len(models)), threads=config.threads, cpus=bench.meter.plan.cpus)
     console.say(f"measuring {len(models)} exported models side by side")
     finals = remeasured(finals, models, bench.device, plan)
     device = bench.device.info()
@@ -282,6 +309,7 @@ def _row_line(row: Candidate) -> str:
     name = row.baseline or row.id
     if row.status == "failed":
         return f"{name} failed: {row.error.strip().splitlines()[-1][:100]}"
-    latency = f" {row.latency.p50_ms:.3g} ms" if row.latency else ""
+    latency = f" {'~' * (row.latency_source == 'estimate')}{row.latency.p50_ms:.3g} ms" if row.latency else ""
+    latency += " (from an earlier run)" if row.latency_source == "store" and row.duplicate_of is None else ""
     macs = f" {count(row.cost.macs)} MACs" if row.cost else ""
     return f"{name}{latency}{macs}" + (f" valid {row.score:.3f}" if row.score is not None else f" {row.status}")

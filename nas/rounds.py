@@ -2,26 +2,26 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from latency import QUICK, Device, Failed, Measurement, TimingPlan
-from latency.devices.base import Model
-from latency.onnx_graph import emit
+from latency import Failed
 from nas import objective
 from nas.config import RunConfig
 from nas.cost import count
 from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
+from nas.measuring import Meter, Priced
 from nas.proposals import Proposals
 from nas.samplers import proposal_seed
-from nas.store import Candidate, Latency, RunFolder, by_number
+from nas.screening import near_the_front
+from nas.store import Candidate, RunFolder, by_number
 from search_spaces.architecture import Head
 from search_spaces.space import SearchSpace
 
-__all__ = ["SearchRounds", "measure"]
+__all__ = ["SearchRounds"]
 
 FAILURES_IN_A_ROW = 3
 PROPOSALS_PER_TRIAL = 10  # the bound on rejected and repeated proposals
@@ -42,8 +42,7 @@ class SearchRounds:
         head: Head,
         folder: RunFolder,
         proposals: Proposals,
-        device: Device,
-        plan: TimingPlan = QUICK,
+        meter: Meter,
         overlap: bool = False,
         reserve_s: Callable[["SearchRounds"], float] = lambda rounds: 0.0,
         deadline: float | None = None,
@@ -51,7 +50,7 @@ class SearchRounds:
     ) -> None:
         self.config, self.rows = config, dict(by_number(folder.rows))
         self._space, self._head, self._folder, self._proposals = space, head, folder, proposals
-        self._device, self._plan, self._lag = device, plan, 1 if overlap else 0
+        self._meter, self._lag = meter, 1 if overlap else 0
         self._reserve_s, self._deadline, self._on_row = reserve_s, deadline, on_row
         self._round = 0
         self._queue: deque[Job] = deque()
@@ -75,7 +74,10 @@ class SearchRounds:
             self._open_round()
         if self._late():
             self._queue.clear()
-            return None if self._out else DONE
+            if self._out:
+                return None
+            self._look_closer(len(self._proposals))
+            return DONE
         self._out += 1
         return self._queue.popleft()
 
@@ -121,8 +123,20 @@ class SearchRounds:
         return self.trained + len(self._pending) >= self.config.trials or bool(self.stopped) or self._late()
 
     def _tell_below(self, number: int) -> None:
+        self._look_closer(number)
         for n in sorted(n for n in self.rows if n < number):
-            self._proposals.tell(self.rows[n])
+            row = self.rows[n]
+            first = row if row.duplicate_of is None else self.rows[row.duplicate_of]  # may have been measured since
+            self._proposals.tell(msgspec.structs.replace(row, latency=first.latency))
+
+    def _look_closer(self, number: int) -> None:
+        """Measures those of the finished candidates below ``number`` that a table's estimate leaves near the front of all of them."""
+        while near := near_the_front(self.config, [self.rows[n] for n in sorted(self.rows) if n < number]):
+            found = self._meter.look_closer([r.arch for r in near])
+            rows = [_measured(self.config, row, result) for row, result in zip(near, found, strict=True)]
+            self._folder.append(*rows)
+            self.rows |= {r.number: r for r in rows if r.number is not None}
+            self._by_id |= {r.id: r for r in rows}
 
     def _open_round(self) -> None:
         size = self.config.round_size
@@ -155,15 +169,13 @@ class SearchRounds:
 
     def _price(self, drafts: list[Candidate]) -> None:
         """Cost, then latency, then the queue: what is too slow or cannot run is stored at once, and never trained."""
-        measured = measure(self._device, [emit(d.arch) for d in drafts], self._plan)
-        for draft, result in zip(drafts, measured, strict=True):
+        for draft, result in zip(drafts, self._meter.price([d.arch for d in drafts], self.config.max_ms), strict=True):
             if isinstance(result, Failed):
-                self._settle(msgspec.structs.replace(draft, error=f"{self._device.info().name}: {result}"))
+                self._settle(msgspec.structs.replace(draft, error=f"{self._meter.device.info().name}: {result}"))
                 continue
             self._failures["measuring"] = 0
-            latency = Latency.of(result)
-            priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=latency, latency_source="measured")
-            if objective.excess(self.config, latency.p50_ms) > 0:
+            priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=result.latency, latency_source=result.source)
+            if objective.excess(self.config, result.latency.p50_ms) > 0:
                 self._settle(msgspec.structs.replace(priced, status="infeasible", epochs=0))
             elif self.trained + len(self._queue) + self._out < self.config.trials:
                 self._pending[draft.id] = priced
@@ -201,21 +213,12 @@ class SearchRounds:
         self._on_row(row)
 
 
-def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
-    """Each model's latency, all interleaved in one go; a model that the device cannot run is left out of it.
-
-    Raises:
-        DeviceError: the device itself fails, or is gone.
-    """
-    found: dict[int, Measurement | Failed] = {}
-    while left := [i for i in range(len(models)) if i not in found]:
-        try:
-            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
-        except Failed as error:
-            if error.model_index is None:
-                raise
-            found[left[error.model_index]] = error
-    return [found[i] for i in range(len(models))]
+def _measured(config: RunConfig, row: Candidate, result: Priced | Failed) -> Candidate:
+    """The row of a candidate that was trained on an estimate, with its measured latency."""
+    if isinstance(result, Failed):
+        return msgspec.structs.replace(row, status="failed", latency=None, latency_source="", error=str(result))
+    status = "infeasible" if objective.excess(config, result.latency.p50_ms) > 0 else "trained"
+    return msgspec.structs.replace(row, status=status, latency=result.latency, latency_source=result.source)
 
 
 def _duplicate(row: Candidate, first: Candidate) -> Candidate:

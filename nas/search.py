@@ -20,8 +20,12 @@ FLAGS = (
     click.option("--data-root", help="Where downloaded data sets are kept.  [data]"),
     click.option("--image-size", type=int, help="Pixels; default: the data set's own."),
     click.option("--train-images", type=int, help="Train on so many images; default: all."),
-    click.option("--device", help="Where latency is measured: local, ssh:[user@]host, android[:SERIAL], fake.  [local]"),
+    click.option("--device", "devices", multiple=True, help="Where latency is measured: local, ssh:[user@]host, android[:SERIAL]; may be "
+                 "given again for more of the same model.  [local]"),
     runtime_option,
+    click.option("--device-wait", help="How long to wait for a device that is unplugged on the way, e.g. 15m.  [15m]"),
+    click.option("--table", help="Latency table of the device (latency.build_table): only what it puts near the front is measured."),
+    click.option("--fresh", is_flag=True, default=None, help="Measure again what an earlier run measured alike on the same device."),
     click.option("--threads", type=int, help="Threads of the measured runtime.  [1]"),
     click.option("--sampler", help="random, tpe or nsga2.  [tpe]"),
     click.option("--reward", type=click.Choice(["pareto", "soft", "hard", "abs"]), help="Pareto front, or one reward.  [pareto]"),
@@ -50,7 +54,9 @@ def _with_flags(command: Any) -> Any:  # Any: click's decorators
 
 @click.command(cls=Exits)
 @_with_flags
-def main(config_file: Path | None, out: Path, budget: str | None, **flags: Any) -> None:  # Any: values of the flags above
+def main(
+    config_file: Path | None, out: Path, budget: str | None, device_wait: str | None, **flags: Any  # Any: values of the flags above
+) -> None:  # fmt: skip
     """Search networks for a data set and a device; ends with trained ONNX models, baselines beside them, front.csv and front.png.
 
     An interrupted or killed search goes on when the same command is given again.
@@ -60,6 +66,8 @@ def main(config_file: Path | None, out: Path, budget: str | None, **flags: Any) 
     given = {name: value for name, value in flags.items() if value not in (None, (), "")}
     if budget is not None:
         given["budget_s"] = parse_duration_s(budget)
+    if device_wait is not None:
+        given["device_wait_s"] = parse_duration_s(device_wait, may_be_zero=True)
     config = config_from_file(config_file, given) if config_file else config_from_table(given)
 
     from nas.pipeline import search

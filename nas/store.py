@@ -23,18 +23,21 @@ __all__ = ["Candidate", "Latency", "Run", "RunFolder", "check_out", "drop_torn_l
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A measured latency as a row keeps it: median and 95 % interval in ms, and what is wrong with it, if anything."""
+    """A measured latency as a row keeps it: median and 95 % interval in ms, what is wrong with it, if anything, and when it was taken."""
 
     p50_ms: float
     low_ms: float
     high_ms: float
     problems: tuple[str, ...] = ()
+    taken_at: str = ""  # ISO 8601, UTC
 
     @classmethod
     def of(cls, measurement: Measurement) -> "Latency":
         """The row's form of a raw measurement."""
         low_ms, high_ms = measurement.ci_ms
-        return cls(p50_ms=measurement.p50_ms, low_ms=low_ms, high_ms=high_ms, problems=measurement.problems())
+        return cls(
+            p50_ms=measurement.p50_ms, low_ms=low_ms, high_ms=high_ms, problems=measurement.problems(), taken_at=measurement.taken_at,
+        )  # fmt: skip
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -42,6 +45,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     ``status``: ``trained``; ``infeasible`` (over ``max_ms``, never trained); ``duplicate`` (answered from the
     row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split; ``test_score`` only of finals.
+    A source is ``store`` where an earlier row or an earlier run has the figure, ``estimate`` where a latency table has it and nothing
+    was timed. A candidate that is measured after all has another row, and the later one counts.
     """
 
     stage: Literal["search", "final"]
@@ -53,7 +58,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     picks: dict[str, str | int | float] = {}
     cost: Cost | None = None
     latency: Latency | None = None
-    latency_source: Literal["", "measured", "store"] = ""
+    latency_source: Literal["", "measured", "store", "estimate"] = ""
     score: float | None = None
     test_score: float | None = None
     score_source: Literal["", "alone", "full", "store"] = ""
@@ -76,13 +81,13 @@ class RunFolder:
     path: Path
     rows: tuple[Candidate, ...]
 
-    def append(self, row: Candidate) -> None:
-        """Appends one row and waits until it is on the disk.
+    def append(self, *rows: Candidate) -> None:
+        """Appends rows, all of them or none, and waits until they are on the disk.
 
         Raises:
             Stopped: the disk does not take it; a part that it took is dropped when the run is opened again.
         """
-        path, line = self.path / "candidates.jsonl", msgspec.json.encode(row) + b"\n"
+        path, line = self.path / "candidates.jsonl", b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
         try:
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -126,6 +131,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def read_rows(path: Path) -> tuple[Candidate, ...]:
     """The rows of a candidates.jsonl, oldest first; a torn last line (killed in mid-write) is left out.
 
+    Of a proposal with several rows the last one counts, in the place of the first.
+
     Raises:
         NasError: another line is no row; names the line.
     """
@@ -138,7 +145,7 @@ def read_rows(path: Path) -> tuple[Candidate, ...]:
             rows.append(msgspec.json.decode(line, type=Candidate))
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise NasError(f"{path}:{i + 1}: not a candidate ({error}); was the file edited? Remove that line to go on") from error
-    return tuple(rows)
+    return tuple({i if r.number is None else f"proposal {r.number}": r for i, r in enumerate(rows)}.values())
 
 
 def check_out(path: Path, config: RunConfig) -> None:
@@ -219,14 +226,14 @@ def load_run(path: str | Path) -> Run:
 
 
 _COLUMNS = (
-    "number", "id", "status", "score", "latency_p50_ms", "latency_low_ms", "latency_high_ms", "macs", "params",
-    "peak_activation_bytes", "epochs", "seconds", "duplicate_of", "error",
+    "number", "id", "status", "score", "latency_p50_ms", "latency_low_ms", "latency_high_ms", "latency_source", "macs",
+    "params", "peak_activation_bytes", "epochs", "seconds", "duplicate_of", "error",
 )  # fmt: skip
 
 
 def flat(row: Candidate) -> dict[str, Any]:  # Any: a frame's cells
     """A row's figures by column name, for a frame."""
-    own = ("number", "id", "status", "score", "epochs", "seconds", "duplicate_of", "error")
+    own = ("number", "id", "status", "score", "latency_source", "epochs", "seconds", "duplicate_of", "error")
     cells: dict[str, Any] = {name: getattr(row, name) for name in own}
     if row.latency:
         cells |= {f"latency_{k}": getattr(row.latency, k) for k in ("p50_ms", "low_ms", "high_ms")}

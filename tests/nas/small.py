@@ -73,7 +73,7 @@ def write_inputs(folder: Path, space: str = SPACE) -> dict[str, str]:
 def config(folder: Path, space: str = SPACE, **changed: Any) -> RunConfig:  # Any: values of any field
     """A search of eight candidates; writes its inputs below ``folder``."""
     fields: dict[str, Any] = {
-        "device": "fake", "executor": "serial", "sampler": "random", "trials": 8, "round_size": 4, "epochs": 1, "final_epochs": 1,
+        "devices": ("fake",), "executor": "serial", "sampler": "random", "trials": 8, "round_size": 4, "epochs": 1, "final_epochs": 1,
         "front_size": 2, "baselines": ("mobilenet_v3_small_minimal", "mnasnet_small"), "baseline_widths": 1, "recipe": RECIPE,
     }  # fmt: skip
     return RunConfig(**(fields | write_inputs(folder, space) | changed))

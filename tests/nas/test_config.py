@@ -122,18 +122,40 @@ def options() -> dict[str, click.Option]:
 
 
 def test_every_flag_is_a_field() -> None:
-    assert set(options()) - {"config_file", "out", "budget", "help"} <= set(RunConfig.__struct_fields__)
+    assert set(options()) - {"config_file", "out", "budget", "device_wait", "help"} <= set(RunConfig.__struct_fields__)
     assert len(FLAGS) == len(options())
 
 
-@pytest.mark.parametrize("field", ["space", "width", "task", "data", "data_root", "device", "threads", "sampler", "reward", "epochs",
+@pytest.mark.parametrize("field", ["space", "width", "task", "data", "data_root", "devices", "threads", "sampler", "reward", "epochs",
                                    "final_epochs", "trials", "front_size", "baseline_widths", "executor", "seed"])  # fmt: skip
 def test_default_in_the_help_is_the_fields_own(field: str) -> None:
     default = getattr(RunConfig(), field)
-    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    shown = f"{default:g}" if isinstance(default, float) else " ".join(default) if isinstance(default, tuple) else str(default)
     assert str(options()[field].help).endswith(f"[{shown}]")
 
 
 def test_help_names_every_space_and_data_set() -> None:
     assert not [name for name in SPACES if name not in str(options()["space"].help)]
     assert not [name for name in DATASETS if name not in str(options()["data"].help)]
+
+
+@pytest.mark.parametrize("written", ['device = "fake"', 'devices = ["fake"]', 'device = ["fake"]'])
+def test_device_may_be_written_as_one_or_as_a_list(tmp_path: Path, written: str) -> None:
+    (tmp_path / "c.toml").write_text(written)
+    assert config_from_file(tmp_path / "c.toml", {}).devices == ("fake",)
+
+
+def test_configuration_of_an_older_run_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"device": "local", "trials": 3}')
+    assert config_from_file(tmp_path / "config.json", {"trials": 4}) == RunConfig(devices=("local",), trials=4)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("0s", 0.0), ("15m", 900.0)])
+def test_wait_for_a_device_may_be_none(tmp_path: Path, text: str, seconds: float) -> None:
+    (tmp_path / "c.toml").write_text(f'device_wait = "{text}"')
+    assert config_from_file(tmp_path / "c.toml", {}).device_wait_s == seconds
+
+
+def test_search_without_a_device_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="devices must name at least one"):
+        RunConfig(devices=())

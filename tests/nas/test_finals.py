@@ -19,6 +19,7 @@ from nas.finals import (
     search_front,
 )
 from nas.jobs import Done, Job, Outcome
+from nas.measuring import Meter
 from nas.store import Candidate, Latency, open_run
 from nas.tasks import Task
 from search_spaces import Architecture, Block, Head, baseline
@@ -69,7 +70,7 @@ def test_best_rewarded_is_always_a_finalist(size: int) -> None:
 
 def test_baselines_lie_inside_the_range_and_are_told_from_the_nearest(task: Task) -> None:
     device = open_device("fake")
-    found = baselines_near(RunConfig(baselines=FAMILIES), task, device, 0.2, 0.6)
+    found = baselines_near(RunConfig(baselines=FAMILIES), task, Meter(device), 0.2, 0.6)
     for b in found:
         ms = device.time([emit(b.arch)], QUICK)[0].p50_ms
         assert b.inside == (0.2 <= ms <= 0.6)
@@ -78,31 +79,31 @@ def test_baselines_lie_inside_the_range_and_are_told_from_the_nearest(task: Task
 
 def test_at_least_three_families_stand_beside_a_front_wherever_it_lies(task: Task) -> None:
     for low_ms, high_ms in ((0.001, 0.002), (0.2, 0.6), (50.0, 60.0)):
-        found = baselines_near(RunConfig(baselines=FAMILIES), task, open_device("fake"), low_ms, high_ms)
+        found = baselines_near(RunConfig(baselines=FAMILIES), task, Meter(open_device("fake")), low_ms, high_ms)
         assert len({b.label.split(" x")[0] for b in found}) >= 3
 
 
 def test_no_family_has_more_widths_than_asked_for(task: Task) -> None:
-    found = baselines_near(RunConfig(baselines=FAMILIES, baseline_widths=2), task, open_device("fake"), 0.01, 10.0)
+    found = baselines_near(RunConfig(baselines=FAMILIES, baseline_widths=2), task, Meter(open_device("fake")), 0.01, 10.0)
     families = [b.label.split(" x")[0] for b in found]
     assert max(families.count(f) for f in families) == 2
 
 
 def test_labels_name_family_and_width(task: Task) -> None:
-    for b in baselines_near(RunConfig(baselines=FAMILIES), task, open_device("fake"), 0.2, 0.6):
+    for b in baselines_near(RunConfig(baselines=FAMILIES), task, Meter(open_device("fake")), 0.2, 0.6):
         family, width = b.label.split(" x")
         assert b.arch == baseline(family, width=float(width), input_chw=(3, 16, 16), outputs=3)
 
 
 def test_baselines_that_the_device_cannot_run_are_left_out(task: Task) -> None:
     device = open_device("fake:fail=2")
-    found = baselines_near(RunConfig(baselines=FAMILIES), task, device, 0.01, 10.0)
+    found = baselines_near(RunConfig(baselines=FAMILIES), task, Meter(device), 0.01, 10.0)
     assert found
     device.time([emit(b.arch) for b in found], QUICK)  # raises where one of them cannot be run
 
 
 def test_device_that_runs_no_baseline_leaves_none(task: Task) -> None:
-    assert baselines_near(RunConfig(baselines=FAMILIES), task, open_device("fake:fail=1"), 0.01, 10.0) == []
+    assert baselines_near(RunConfig(baselines=FAMILIES), task, Meter(open_device("fake:fail=1")), 0.01, 10.0) == []
 
 
 def test_predicted_baselines_measure_nothing_and_lie_near_in_macs(task: Task) -> None:

@@ -25,7 +25,7 @@ class Pair:
 
     def __init__(self, folder: Path, **changed: Any) -> None:  # Any: values of any field
         self.whole, self.parts = folder / "whole", folder / "parts"
-        self.config: RunConfig = config(folder, **({"device": DEVICE, "sampler": "tpe"} | changed))
+        self.config: RunConfig = config(folder, **({"devices": (DEVICE,), "sampler": "tpe"} | changed))
         self.file = saved(self.config, folder)
 
     def started(self, executor: str = "serial") -> subprocess.Popen[str]:
@@ -111,7 +111,7 @@ def test_search_killed_again_and_again_at_any_moment_goes_on(tmp_path: Path, see
 @pytest.mark.parametrize("harm", ["deleted", "cut in mid-line", "lock left"])
 def test_harm_to_the_journal_between_runs_changes_nothing(tmp_path: Path, harm: str) -> None:
     pair = Pair(tmp_path, trials=6)
-    pair.config = config(tmp_path, device=DEVICE, sampler="tpe", trials=6)
+    pair.config = config(tmp_path, devices=(DEVICE,), sampler="tpe", trials=6)
     first = command("--config", pair.file, "--out", pair.parts, "--trials", 3)
     assert first.exit_code == 0, first.output
     journal = pair.parts / "study.journal"

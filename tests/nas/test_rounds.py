@@ -1,5 +1,5 @@
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,15 @@ import pytest
 
 from latency import QUICK, Failed, open_device
 from latency.onnx_graph import emit
+from latency.table import Estimate
 from nas.config import RunConfig
 from nas.errors import Stopped
+from nas.finals import search_front
 from nas.jobs import Done, Job, Outcome
+from nas.measuring import Meter, measure
 from nas.proposals import Proposals
-from nas.rounds import PROPOSALS_PER_TRIAL, SearchRounds, measure
-from nas.store import Candidate, open_run
+from nas.rounds import PROPOSALS_PER_TRIAL, SearchRounds
+from nas.store import Candidate, open_run, read_rows
 from search_spaces import Architecture, Block, Head, SearchSpace, from_toml
 from tests.nas.small import TWO_NETWORKS, config, rows
 
@@ -35,11 +38,11 @@ def space_of(config: RunConfig) -> SearchSpace:
 
 @contextmanager
 def searching(config: RunConfig, out: Path, **more: Any) -> Iterator[SearchRounds]:  # Any: values of SearchRounds' own arguments
-    device = open_device(config.device)
+    meter = more.pop("meter", None) or Meter(open_device(config.devices[0]))
     with open_run(out, config) as folder:
         space = space_of(config)
         proposals = Proposals(config, space.choices(), out / "study.journal")
-        yield SearchRounds(config=config, space=space, head=Head(outputs=3), folder=folder, proposals=proposals, device=device, **more)
+        yield SearchRounds(config=config, space=space, head=Head(outputs=3), folder=folder, proposals=proposals, meter=meter, **more)
 
 
 def drive(rounds: SearchRounds, train: Train = score_of, *, at_most: int = 10_000) -> list[Job]:
@@ -155,7 +158,7 @@ def test_full_disk_stops_the_run_and_costs_no_row(tmp_path: Path) -> None:
 
 def test_network_that_the_device_cannot_run_is_a_failed_row(tmp_path: Path) -> None:
     # fail=5: two of the second round's four, and not in a row
-    jobs, found = searched(config(tmp_path, device="fake:fail=5", trials=12), tmp_path / "run")
+    jobs, found = searched(config(tmp_path, devices=("fake:fail=5",), trials=12), tmp_path / "run")
     broken = [r for r in found if r.status == "failed" and r.duplicate_of is None]
     assert len(broken) >= 2
     assert len(jobs) == 12
@@ -237,6 +240,69 @@ def test_measuring_leaves_out_what_cannot_run() -> None:
 
 
 def test_device_that_can_run_nothing_stops_the_search_with_the_reason(tmp_path: Path) -> None:
-    given = config(tmp_path, device="fake:fail=1")
+    given = config(tmp_path, devices=("fake:fail=1",))
     with searching(given, tmp_path / "run") as rounds, pytest.raises(Stopped, match=r"3 candidates in a row failed.*cannot run model"):
         rounds.next()
+
+
+class Table:
+    """Estimates that are ``off`` the fake device's latency by a share, and say that they may be by twice that."""
+
+    def __init__(self, off: float) -> None:
+        self._device, self._off = open_device("fake"), off
+
+    def estimate_many(self, archs: Sequence[Architecture]) -> list[Estimate]:
+        exact = [m.p50_ms for m in self._device.time([emit(a) for a in archs], QUICK)]
+        return [Estimate(ms=v * (1 + self._off), low_ms=v * (1 - self._off), high_ms=v * (1 + 3 * self._off)) for v in exact]
+
+
+def screened(given: RunConfig, out: Path, *, at_most: int = 10_000, off: float = 0.05, **more: Any) -> Meter:  # Any: SearchRounds' own
+    meter = Meter(open_device("fake"), table=Table(off))
+    with searching(given, out, meter=meter, **more) as rounds:
+        drive(rounds, at_most=at_most)
+    return meter
+
+
+def searched_front(found: list[Candidate]) -> set[tuple[str, float]]:
+    return {(r.id, r.latency.p50_ms) for r in search_front(found) if r.latency}
+
+
+def test_table_spares_measuring_and_the_front_is_the_one_that_measuring_everything_finds(tmp_path: Path) -> None:
+    given = config(tmp_path, trials=24, sampler="random")
+    _, everything = searched(given, tmp_path / "measured")
+    meter = screened(given, tmp_path / "screened")
+    found = list(read_rows(tmp_path / "screened" / "candidates.jsonl"))
+    assert searched_front(found) == searched_front(everything)
+    assert {r.latency_source for r in search_front(found)} == {"measured"}
+    assert 0 < meter.measured < 24
+    # of the last round some were priced and had no trial left
+    assert meter.estimated >= sum(r.latency_source == "estimate" for r in found) > 0
+    assert " only estimated by the table: about " in meter.story()
+
+
+def test_candidate_measured_after_all_has_one_row_when_read(tmp_path: Path) -> None:
+    given = config(tmp_path, trials=12)
+    screened(given, tmp_path / "run")
+    lines = (tmp_path / "run" / "candidates.jsonl").read_bytes().splitlines()
+    found = rows(tmp_path / "run")
+    assert len(lines) > len(found) == len({r.number for r in found})
+
+
+def test_estimate_clear_over_the_limit_is_neither_measured_nor_trained(tmp_path: Path) -> None:
+    given = config(tmp_path, trials=6, max_ms=0.04)
+    screened(given, tmp_path / "run")
+    slow = [r for r in rows(tmp_path / "run") if r.status == "infeasible" and r.duplicate_of is None]
+    by_table = [r for r in slow if r.latency_source == "estimate"]
+    assert by_table
+    assert all(r.latency is not None and r.latency.low_ms > 0.04 for r in by_table)
+    trained = [r for r in rows(tmp_path / "run") if r.status == "trained"]
+    assert all(r.latency is not None and r.latency.p50_ms <= 0.04 for r in trained)
+
+
+@pytest.mark.parametrize(("overlap", "done"), [(False, 1), (False, 4), (False, 9), (True, 6)])
+def test_screened_search_broken_off_goes_on_as_an_unbroken_one(tmp_path: Path, overlap: bool, done: int) -> None:
+    given = config(tmp_path, sampler="tpe", trials=12, max_ms=0.06)
+    screened(given, tmp_path / "whole", overlap=overlap)
+    screened(given, tmp_path / "run", overlap=overlap, at_most=done)
+    screened(given, tmp_path / "run", overlap=overlap)
+    assert sorted(rows(tmp_path / "run"), key=lambda r: r.number or 0) == sorted(rows(tmp_path / "whole"), key=lambda r: r.number or 0)

@@ -191,10 +191,12 @@ def test_flags_alone_say_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "expected"), [("fake:fail=5", 0), ("fake:fail=1", 1), ("fake:lost=6", 1)], ids=["some fail", "all fail", "device lost"]
+    ("device", "expected"),
+    [("fake:fail=5", 0), ("fake:fail=1", 1), ("fake:lost=6", 0), ("fake:lost=3", 1)],
+    ids=["some fail", "all fail", "lost and back", "lost again and again"],
 )
 def test_device_in_trouble_ends_in_a_line_or_a_front(tmp_path: Path, device: str, expected: int) -> None:
-    done = command("--config", saved(config(tmp_path, device=device), tmp_path), "--out", tmp_path / "run")
+    done = command("--config", saved(config(tmp_path, devices=(device,)), tmp_path), "--out", tmp_path / "run")
     assert done.exit_code == expected, done.output
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == expected
     assert "Traceback" not in done.stderr
@@ -273,7 +275,7 @@ def test_overlapping_rounds_resume_with_the_same_proposals(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_search_on_this_computer_measures_with_an_interval(tmp_path: Path) -> None:
-    done = command("--config", saved(config(tmp_path, device="local", trials=3), tmp_path), "--out", tmp_path / "run")
+    done = command("--config", saved(config(tmp_path, devices=("local",), trials=3), tmp_path), "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     table = front(tmp_path / "run")
     assert ((table.latency_low_ms <= table.latency_p50_ms) & (table.latency_p50_ms <= table.latency_high_ms)).all()

@@ -1,0 +1,188 @@
+"""Where a search's latencies come from: a table, what earlier runs measured, else the device; and how long that took."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from latency import QUICK, Device, Failed, Measurement, TimingPlan
+from latency.console import duration
+from latency.devices.base import Model, model_bytes, sha256
+from latency.onnx_graph import emit
+from latency.pool import DevicePool
+from latency.store import LatencyStore, variation
+from nas.screening import Estimates, estimated, is_clear_of
+from nas.store import Latency
+from search_spaces.architecture import Architecture
+
+__all__ = ["Meter", "Priced", "Timed", "measure"]
+
+PLAN_NAME, PROCESSES = "quick", 3
+
+
+class Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's latency; ``is_stored``: an earlier run measured it."""
+
+    measurement: Measurement
+    is_stored: bool = False
+
+
+class Priced(msgspec.Struct, frozen=True, kw_only=True):
+    """A network's latency as a row keeps it, and where it comes from."""
+
+    latency: Latency
+    source: Literal["measured", "store", "estimate"]
+
+
+class Meter:
+    """Times networks for one search. What it took and where the rest came from is counted for the story.
+
+    ``spent_s`` is wall time on the device for ``measured`` networks; ``stored`` networks were measured by earlier runs on
+    ``stored_days``; ``estimated`` ones were not measured at all.
+    """
+
+    def __init__(
+        self, device: Device, plan: TimingPlan = QUICK, *, store: LatencyStore | None = None, is_fresh: bool = False,
+        table: Estimates | None = None,
+    ) -> None:  # fmt: skip
+        """Take a device, which stays its owner's.
+
+        Args:
+            device: a pool of several times several networks at once.
+            plan: of every measurement.
+            store: of earlier measurements; new ones are added to it.
+            is_fresh: leave what is in the store unread.
+            table: of this device and plan, to estimate where measuring is not worth its time.
+        """
+        self.device, self.plan = device, plan
+        self._store, self._is_fresh, self._table = store, is_fresh, table
+        self.measured = self.stored = self.estimated = 0
+        self.spent_s = 0.0
+        self.stored_days: set[str] = set()
+        self._between_cv = self._stored_spread()
+
+    def price(self, archs: Sequence[Architecture], limit_ms: float | None) -> list[Priced | Failed]:
+        """Each network's latency: from the table, where there is one and its 90 % interval is clear of the limit, else timed.
+
+        Raises:
+            DeviceError: as ``time``.
+            MissingPieces: the table has nothing for a network.
+        """
+        guesses = self._table.estimate_many(archs) if self._table else []
+        clear = {i: guess for i, guess in enumerate(guesses) if is_clear_of(guess, limit_ms)}
+        self.estimated += len(clear)
+        timed = iter(self.time([emit(arch) for i, arch in enumerate(archs) if i not in clear]))
+        return [Priced(latency=estimated(clear[i]), source="estimate") if i in clear else _priced(next(timed)) for i in range(len(archs))]
+
+    def look_closer(self, archs: Sequence[Architecture]) -> list[Priced | Failed]:
+        """Times networks that were only estimated before; raises as ``time``."""
+        self.estimated -= len(archs)
+        return [_priced(timed) for timed in self.time([emit(arch) for arch in archs])]
+
+    def time(self, models: Sequence[Model]) -> list[Timed | Failed]:
+        """Each model's latency; an error for one that the device cannot run.
+
+        Raises:
+            DeviceError: the device itself fails, or is gone.
+        """
+        data = model_bytes(models)
+        names = [sha256(d) for d in data]
+        known = self._known(names)
+        new = {name: d for name, d in zip(names, data, strict=True) if name not in known}
+        taken = dict(zip(new, self._measured(list(new.values())), strict=True))
+        return [self._widened(Timed(measurement=known[n], is_stored=True) if n in known else taken[n]) for n in names]
+
+    def learn_spread(self, models: Sequence[Model]) -> None:
+        """Times a few networks in three processes each where no earlier run tells how far processes differ on this device.
+
+        From then on the intervals of all latencies are as wide as that asks for: each is of one process.
+        """
+        if self._between_cv is None and self.device.info().kind != "fake":
+            goes = [self._measured(model_bytes(models)) for _ in range(PROCESSES)]
+            figures = [[t.measurement.p50_ms for t in of_one if isinstance(t, Timed)] for of_one in zip(*goes, strict=True)]
+            self._between_cv = variation(figures)
+
+    def story(self) -> str:
+        """What was measured and what not, in a sentence; "" where there is nothing to say."""
+        parts = []
+        if self.measured:
+            parts.append(f"{self.measured} network{'s' * (self.measured > 1)} measured in {duration(self.spent_s)}")
+        if self.stored:
+            days = sorted(self.stored_days)
+            when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+            parts.append(f"{self.stored} taken from earlier runs ({when}; --fresh measures them again)")
+        if self.estimated > 0:
+            saved = f": about {duration(self.estimated * self.spent_s / self.measured)} saved" if self.measured else ""
+            parts.append(f"{self.estimated} only estimated by the table{saved}")
+        return ", ".join(parts)
+
+    def _stored_spread(self) -> float | None:
+        if self._store is None:
+            return None
+        found = (self._store.spread(self.device.info().id, name) for name in (PLAN_NAME, "publish"))
+        return next((cv for cv in found if cv is not None), None)
+
+    def _widened(self, timed: Timed | Failed) -> Timed | Failed:
+        if isinstance(timed, Failed) or self._between_cv is None:
+            return timed
+        measurement = msgspec.structs.replace(timed.measurement, between_cv=self._between_cv)
+        return Timed(measurement=measurement, is_stored=timed.is_stored)
+
+    def _known(self, names: Sequence[str]) -> dict[str, Measurement]:
+        if self._store is None or self._is_fresh:
+            return {}
+        found = self._store.find(names, self.device.info(), self.plan)
+        self.stored += len(found)
+        self.stored_days |= {m.taken_at[:10] for m in found.values()}
+        return found
+
+    def _measured(self, models: Sequence[bytes]) -> list[Timed | Failed]:
+        began = time.monotonic()
+        found = _apart(self.device, models, self.plan)
+        self.spent_s += time.monotonic() - began
+        self.measured += len(models)
+        if self._store is not None:
+            self._store.keep([m for m in found if isinstance(m, Measurement)], PLAN_NAME)
+        return [m if isinstance(m, Failed) else Timed(measurement=m) for m in found]
+
+
+def _priced(timed: Timed | Failed) -> Priced | Failed:
+    if isinstance(timed, Failed):
+        return timed
+    return Priced(latency=Latency.of(timed.measurement), source="store" if timed.is_stored else "measured")
+
+
+def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
+    """Each model's latency, all interleaved in one go; a model that the device cannot run is left out of it.
+
+    Raises:
+        DeviceError: the device itself fails, or is gone.
+    """
+    found: dict[int, Measurement | Failed] = {}
+    while left := [i for i in range(len(models)) if i not in found]:
+        try:
+            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
+        except Failed as error:
+            if error.model_index is None:
+                raise
+            found[left[error.model_index]] = error
+    return [found[i] for i in range(len(models))]
+
+
+def _apart(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
+    """As ``measure``; a pool's devices share the models out among them, each interleaving its own."""
+    if not isinstance(device, DevicePool) or min(device.size, len(models)) < 2:
+        return measure(device, models, plan)
+    lanes = min(device.size, len(models))
+    calls = [partial(measure, device, models[i::lanes], plan) for i in range(lanes)]
+    with ThreadPoolExecutor(lanes) as threads:
+        futures = [threads.submit(call) for call in calls]
+        try:
+            done = [future.result() for future in futures]
+        except BaseException:
+            device.close()  # the others may be waiting for a lost device, which nobody needs any more
+            raise
+    return [done[i % lanes][i // lanes] for i in range(len(models))]
