@@ -39,6 +39,7 @@ def main(
     from latency.console import open_console
     from latency.devices import open_device
     from latency.errors import DeviceError
+    from latency.lease import Leased
     from latency.plan import plan_named
     from latency.table import LatencyTable, command
     from latency.table_building import build, open_record, work_left
@@ -62,7 +63,7 @@ def main(
             announce(record, work, console)
             try:
                 with console.progress(work.timings, "timed") as tick:
-                    build(record, space, device, tick)
+                    build(record, space, Leased(device, spec, say=console.warn), tick)
             except KeyboardInterrupt:
                 console.say(f"interrupted: what was measured is kept; to go on: {command(record)}")
                 raise click.exceptions.Exit(130) from None

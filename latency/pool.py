@@ -11,16 +11,14 @@ from contextlib import suppress
 
 from latency.console import duration
 from latency.devices import Device, Model, open_device
-from latency.devices.runner_device import RunnerDevice
 from latency.errors import DeviceError, InvalidDevice, Unreachable
-from latency.lease import leased
+from latency.lease import WAIT_S, leased, place_of
 from latency.measurement import DeviceInfo, Measurement
 from latency.plan import TimingPlan
 from search_spaces.errors import NasError
 
 __all__ = ["WAIT_S", "DevicePool"]
 
-WAIT_S = 900.0
 POLL_S, RELAXED_S, REMIND_S = 2.0, 30.0, 60.0
 LOSSES = 3  # of one measurement, in a row: then it is no cable, and waiting helps no more
 
@@ -32,7 +30,7 @@ class _Member:
 
     def __init__(self, spec: str) -> None:
         self.spec, self.why = spec, ""
-        self.place = "local" if spec.startswith("local") else spec.partition(",")[0]
+        self.place = place_of(spec) or spec.partition(",")[0]
         self.device: Device | None = None
         self.is_leased = False
         self.jobs = 0
@@ -41,8 +39,7 @@ class _Member:
     def open(self, open_one: Callable[[str], Device]) -> Device:
         """Opens the device; ``place`` says from then on which one it is."""
         self.device = open_one(self.spec)
-        if isinstance(self.device, RunnerDevice):
-            self.place = self.device.place
+        self.place = place_of(self.spec, self.device) or self.place
         return self.device
 
     def drop(self, why: str) -> None:
@@ -151,9 +148,8 @@ class DevicePool:
 
     def _timed(self, member: _Member, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
         assert member.device is not None, "only devices that are there are taken"
-        if self._info.kind == "fake":
-            return member.device.time(models, plan)
-        with leased(member.place, wait_s=max(self._wait_s, 60.0), say=self._say):
+        place = place_of(member.spec, member.device)
+        with leased(place, wait_s=max(self._wait_s, 60.0), say=self._say):
             return member.device.time(models, plan)
 
     def _take(self) -> _Member:

@@ -60,6 +60,7 @@ def main(
     The interval is that of the median over all processes of the plan. Exit code 1 says that a model could not be measured.
     """
     from latency.console import open_console
+    from latency.lease import WAIT_S, leased, place_of
     from latency.model_files import open_models
     from latency.model_inputs import parse_shapes
     from latency.profile_report import Report, as_json, show
@@ -76,6 +77,8 @@ def main(
         models, plan = _in_int8(models, plan, console)
     with contextlib.ExitStack() as stack:
         devices = _open(specs, runtime, stack)
+        for place in sorted({place_of(spec, device) for spec, device in devices.items()}):
+            stack.enter_context(leased(place, wait_s=WAIT_S, say=console.warn))
         if sustained_s:
             _sustain(models, devices, plan, sustained_s, out, console, as_document=as_document)
             return

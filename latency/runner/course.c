@@ -86,7 +86,18 @@ void note_round(Course *course) {
     if (!course->mhz || !course->milli_c) give_up("out of memory");
   }
   course->mhz[course->rounds] = mhz_of_this_core(course->job);
-  course->milli_c[course->rounds++] = hottest_milli_c(course);
+  course->milli_c[course->rounds] = hottest_milli_c(course);
+  if (!course->first_milli_c) course->first_milli_c = course->milli_c[course->rounds];
+  if (course->mhz[course->rounds] > course->fastest_mhz) course->fastest_mhz = course->mhz[course->rounds];
+  course->rounds++;
+}
+
+/* Hot, warmer than at the start, or clocked lower; a device without temperatures may be any of them. */
+static int may_be_hot(const Course *course) {
+  const Job *job = course->job;
+  int now = course->latest_milli_c, mhz = course->rounds ? course->mhz[course->rounds - 1] : 0;
+  if (!now) return 1;
+  return now >= job->hot_milli_c || now >= course->first_milli_c + job->rise_milli_c || mhz * 50L < course->fastest_mhz * 49L;
 }
 
 /* Ten seconds the first time, twice as long each time after. */
@@ -107,6 +118,7 @@ static void let_it_cool(Course *course) {
 Verdict judge_round(Course *course, double slowness) {
   const Job *job = course->job;
   if (job->slow <= 0 || slowness <= 0) return GO_ON; /* no guard, or a round that tells nothing */
+  if (!may_be_hot(course)) slowness = 0;
   course->slow_rounds = slowness > job->slow ? course->slow_rounds + 1 : 0;
   course->hot_rounds = slowness > job->throttled ? course->hot_rounds + 1 : 0;
   if (course->slow_rounds < IN_A_ROW) return GO_ON;

@@ -35,6 +35,7 @@ static void read_line(Job *job, const char *key, char *value) {
       {"sysfs", NULL, NULL, &job->sysfs},              {"anchors", &job->anchors, NULL, NULL},
       {"reference_0_ns", &job->reference_ns[0], NULL, NULL}, {"reference_1_ns", &job->reference_ns[1], NULL, NULL},
       {"pauses", &job->pauses, NULL, NULL},            {"pause_ms", NULL, &job->pause_ms, NULL},
+      {"hot_milli_c", &job->hot_milli_c, NULL, NULL},  {"rise_milli_c", &job->rise_milli_c, NULL, NULL},
       {"slow", NULL, &job->slow, NULL},                {"throttled", NULL, &job->throttled, NULL},
       {"longest_pause_ms", NULL, &job->longest_pause_ms, NULL},
   };

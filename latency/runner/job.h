@@ -24,6 +24,7 @@ typedef struct {
   long anchors;       /* the first models, timed in every round until the last of the others is done */
   long reference_ns[MAX_ANCHORS]; /* their medians when the device was cool; 0: not known */
   long pauses;        /* how often it may be left to cool */
+  long hot_milli_c, rise_milli_c; /* a temperature, and a rise of it, that can be why it is slow */
   double pause_ms, longest_pause_ms, slow, throttled; /* an anchor's time over its reference from which to pause, and to end */
   JobModel *models;
   int model_count;

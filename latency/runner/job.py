@@ -28,7 +28,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """What an anchor's time over its reference, three rounds in a row, leads to; those rounds do not count.
 
     Above ``slow`` the device is left to cool: for ``pause_ms`` at first, twice as long each time after, up to ``longest_pause_ms``.
-    Above ``throttled``, or after so many ``pauses``, the job ends.
+    Above ``throttled``, or after so many ``pauses``, the job ends. Where the device shows temperatures, all this wants a sign of heat:
+    ``hot_milli_c`` reached, a rise by ``rise_milli_c`` since the process began, or a lower frequency than before.
     """
 
     slow: float = 1.05
@@ -36,6 +37,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     pauses: int = 5
     pause_ms: float = 10_000.0
     longest_pause_ms: float = 120_000.0
+    hot_milli_c: int = 45_000
+    rise_milli_c: int = 5_000
 
     @property
     def longest_s(self) -> float:

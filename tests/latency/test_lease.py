@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from latency import Unreachable
-from latency.lease import leased
+from latency import QUICK, Unreachable
+from latency.devices.fake import FakeDevice, FakeOptions
+from latency.devices.local import LocalDevice
+from latency.lease import Leased, leased, place_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from latency.lease import leased
+from latency.devices.fake import FakeDevice, FakeOptions
+from latency.devices.local import LocalDevice
+from latency.lease import Leased, leased, place_of
 with leased("a phone", wait_s=0, say=print, folder=Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -69,3 +73,19 @@ def test_no_folder_for_locks_holds_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with leased("a phone", wait_s=0, say=pytest.fail, folder=tmp_path / "file" / "leases"):
         pass
+
+
+def test_device_that_another_process_times_on_is_waited_for(tmp_path: Path) -> None:
+    said = list[str]()
+    device = Leased(LocalDevice(), "local", say=said.append, wait_s=0.2)
+    with leased("local", wait_s=0, say=said.append), pytest.raises(Unreachable, match=r"local was not free within"):
+        device.time([b""], QUICK)
+    assert said == ["waiting for local: another process measures on it now"]
+
+
+def test_nobody_waits_for_the_device_that_is_computed() -> None:
+    said = list[str]()
+    device = Leased(FakeDevice(FakeOptions()), "fake", say=said.append)
+    with leased(place_of("fake:ms=5"), wait_s=0, say=said.append):
+        assert device.time([], QUICK) == ()
+    assert said == []
