@@ -1,4 +1,4 @@
-"""Whole searches on boards that go on the way: a real sshd."""
+"""Whole searches on a board and on a phone, each unplugged once on the way: a real sshd, and a real adbd with the real adb."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -7,11 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.latency.devices.phones import RUNTIME, left_on
 from tests.latency.devices.sshd import Board, board
 from tests.nas.small import config, front, line_count, rows, saved, start
 from tests.nas.test_search_devices import watching
+from tests.phone.phone import SERIAL, FakePhone, phone
 
-# ssh takes its time to find out that the other side is gone.
+# Both wait for adb or ssh to find out that the other side is gone, and the phone's processor is emulated.
 pytestmark = [pytest.mark.device, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
@@ -27,6 +29,15 @@ def own_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board
     folder.mkdir()
     with board(folder) as made:
         monkeypatch.setenv("PATH", str(made.tools), prepend=":")
+        yield made
+
+
+@pytest.fixture
+def own_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePhone]:
+    folder = tmp_path / "phone"
+    folder.mkdir()
+    with phone(folder) as made:
+        monkeypatch.setenv("ADB", str(made.adb))
         yield made
 
 
@@ -65,6 +76,15 @@ def test_search_on_a_board_that_goes_and_comes_back_ends_in_a_measured_front(own
     given = saved(config(tmp_path, devices=(f"ssh:{own_board.address}",)), tmp_path)
     told = search_unplugged_once(out, "--config", given, unplug=own_board.stop, plug_in=own_board.start)
     assert_whole(out, "ssh", told)
+
+
+def test_search_on_a_phone_unplugged_on_the_way_ends_in_a_measured_front(own_phone: FakePhone, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    given = saved(config(tmp_path, devices=(f"android:{SERIAL}",)), tmp_path)
+    flags = ("--config", given, "--runtime", RUNTIME)
+    told = search_unplugged_once(out, *flags, unplug=own_phone.unplug, plug_in=own_phone.plug_in)
+    assert_whole(out, "android", told)
+    assert left_on(own_phone) == ["libonnxruntime", "runner"]
 
 
 def test_two_boards_share_a_search_and_one_that_goes_leaves_its_work_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
