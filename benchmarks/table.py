@@ -72,7 +72,7 @@ def one_size(size: int, given: argparse.Namespace, device: Device) -> Found:
     space = open_space(given.space, width=given.width, input_chw=(3, size, size))
     conditions = Conditions(
         space=given.space, width=given.width, input_chw=space.input_chw, head=HEAD, pieces=len(space.pieces(HEAD)),
-        device_spec=given.device, runtime=given.runtime, device=device.info(), plan=plan_named("table"), fit=40, held_out=40, seed=0,
+        device_spec=given.device, runtime=given.runtime, device=device.info(), plan=plan_named("table"), fit=60, held_out=40, seed=0,
     )  # fmt: skip
     path = given.work / f"{space.name}-{size}-{device.info().id}.jsonl"
     record = open_record(path, conditions)

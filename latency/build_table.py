@@ -23,7 +23,7 @@ __all__ = ["main"]
 @click.option("--plan", "plan_name", type=click.Choice(["table", "quick", "publish"]), default="table", show_default=True,
               help="How long each piece is timed; its processes are spread over the whole session.")  # fmt: skip
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the runtime.")
-@click.option("--fit", type=click.IntRange(min=1), default=40, show_default=True, help="Whole networks to calibrate by.")
+@click.option("--fit", type=click.IntRange(min=1), default=60, show_default=True, help="Whole networks to calibrate by.")
 @click.option("--held-out", type=click.IntRange(min=1), default=40, show_default=True, help="Whole networks to judge estimates by.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the orders and the networks.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The table.  [tables/SPACE-PIXELS-DEVICE.jsonl]")

@@ -1,7 +1,7 @@
 """From the sum of a network's pieces to its latency: a few coefficients fitted to whole networks, and how well they do on others.
 
-A piece alone finds its weights in the cache and converts its maps at both ends; in a network it does neither, so the sum is off
-by 10–20 %, and by how much depends on what the network is made of.
+A piece alone finds as much of its weights in the caches as these hold, and converts its maps at both ends; in a network it does
+neither, so the sum is off by 10–20 %, and by how much depends on what the network is made of.
 """
 
 import math
@@ -15,9 +15,12 @@ from search_spaces.architecture import Block, Piece
 
 __all__ = ["TERMS", "Calibration", "Judged", "estimates_ms", "fit_calibration", "piece_terms", "total_terms"]
 
-TERMS = ("constant", "pieces_ms", "fed_elements", "gated_elements", "pooled_elements", "weights", "pieces")
+TERMS = (
+    "constant", "pieces_ms", "fed_elements", "gated_elements", "pooled_elements", "weights_up_to_512_kib", "weights_up_to_4_mib", "pieces",
+)  # fmt: skip
+CACHES = (2**17, 2**20)  # float32 weights that a small and a large cache of a core hold; the ridge says which of them counts
 FREE = 2  # terms that the ridge leaves alone: the constant and the sum
-PENALTIES = (1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 1e6)  # the last leaves a + b · sum
+PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 1e6)  # the last leaves a + b · sum
 FEWEST = 8  # networks, below which a single factor is all
 FURTHEST = 3.0  # a calibration corrects the sum, it does not overrule it: at most to 3 times or a third of it
 COVERED = 0.9
@@ -75,18 +78,19 @@ def piece_terms(piece: Piece, ms: float) -> tuple[float, ...]:
     is_gated = isinstance(layer, Block) and layer.se_ch > 0
     is_pooled = isinstance(layer, Block) and layer.skip == "pool"
     out = work.out_elements / 1e6
-    return (ms, work.in_elements / 1e6, out * is_gated, out * is_pooled, work.weights / 1e6, 1.0)
+    cached = (min(work.weights, held) / 1e6 for held in CACHES)
+    return (ms, work.in_elements / 1e6, out * is_gated, out * is_pooled, *cached, 1.0)
 
 
 def estimates_ms(coefficients: Sequence[float] | Array, totals: Array) -> Array:
-    """Latencies (N,) of networks whose terms but the constant sum to ``totals`` (N, 6)."""
+    """Latencies (N,) of networks whose terms but the constant sum to ``totals`` (N, 7)."""
     sums = totals[:, 0]
     found: Array = coefficients[0] + totals @ np.asarray(coefficients[1:])
     return np.clip(found, sums / FURTHEST, sums * FURTHEST)
 
 
 def fit_calibration(fit: tuple[Array, Array], held_out: tuple[Array, Array]) -> Calibration:
-    """The calibration fitted to networks and judged by others; each is a pair of totals (N, 6) and measured latencies (N,) in ms.
+    """The calibration fitted to networks and judged by others; each is a pair of totals (N, 7) and measured latencies (N,) in ms.
 
     Ridge regression on relative errors; how strongly the terms beside ``a + b · sum`` are held back is chosen by leaving out each
     fitted network in turn. With fewer than 8 networks ``b · sum`` is all.
@@ -103,12 +107,12 @@ def fit_calibration(fit: tuple[Array, Array], held_out: tuple[Array, Array]) -> 
 
 
 def total_terms(networks: Iterable[Sequence[tuple[float, ...]]]) -> Array:
-    """The terms of networks' pieces, summed: (N, 6)."""
+    """The terms of networks' pieces, summed: (N, 7)."""
     return np.array([np.sum(terms, axis=0) for terms in networks], dtype=np.float64).reshape(-1, len(TERMS) - 1)
 
 
 def _fit(totals: Array, measured_ms: Array, penalty: float) -> Array:
-    """Coefficients (7,) that make estimate / measurement − 1 small, the terms from ``FREE`` on held back."""
+    """Coefficients (8,) that make estimate / measurement − 1 small, the terms from ``FREE`` on held back."""
     x = np.column_stack([np.ones(len(totals)), totals])
     if len(x) < FEWEST:
         ratio = float(np.median(measured_ms / totals[:, 0]))

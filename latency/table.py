@@ -207,7 +207,7 @@ def command(record: Record) -> str:
         "space": c.space, "device": c.device_spec, "runtime": c.runtime, "image-size": c.input_chw[1], "width": f"{c.width:g}",
         "outputs": c.head.outputs, "threads": c.plan.threads, "fit": c.fit, "held-out": c.held_out, "seed": c.seed, "out": record.path,
     }  # fmt: skip
-    usual = {"runtime": "", "image-size": 224, "width": "1", "outputs": 10, "threads": 1, "fit": 40, "held-out": 40, "seed": 0}
+    usual = {"runtime": "", "image-size": 224, "width": "1", "outputs": 10, "threads": 1, "fit": 60, "held-out": 40, "seed": 0}
     words = [f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if usual.get(name) != value]
     return " ".join(["python -m latency.build_table", *words])
 

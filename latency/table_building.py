@@ -41,7 +41,6 @@ __all__ = [
 
 BATCH, NETWORK_BATCH = 32, 8  # models that take turns, beside the anchor: all of them are in memory at once
 AGAIN_SHARE = 0.05
-LONGER = 4
 DRAWN = 1000  # networks of which those to calibrate by are chosen
 WAYS = ("device_spec", "runtime", "device governor", "device timer_ns")  # these may differ and the device be the same
 ANCHORS, TRIED = 3, 8  # networks beside which everything is timed, and tried before a device is said to run none
@@ -55,10 +54,13 @@ def go_plan(plan: TimingPlan) -> TimingPlan:
 
 
 def network_plan(plan: TimingPlan) -> TimingPlan:
-    """The same for whole networks: as few as they are, all estimates hang on them, and each is timed four times as long."""
+    """The same for whole networks: as few as they are, all estimates hang on them, and each is timed for a quarter of a second.
+
+    A computer whose speed jumps from second to second would else show each of them another mix of its speeds.
+    """
     go = go_plan(plan)
-    longer = {name: LONGER * getattr(go, name) for name in ("min_ms", "max_ms")}
-    return msgspec.structs.replace(go, min_rounds=2 * go.min_rounds, min_samples=2 * go.min_samples, **longer)
+    limits = {name: max(value, getattr(go, name)) for name, value in (("min_ms", 200.0), ("max_ms", 250.0), ("block_ms", 6.0))}
+    return msgspec.structs.replace(go, min_rounds=2 * go.min_rounds, min_samples=2 * go.min_samples, half_width=0.005, **limits)
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):

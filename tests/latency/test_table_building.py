@@ -135,7 +135,7 @@ def test_a_go_is_one_process_beside_the_table_s_own_anchor() -> None:
 
 def test_whole_networks_are_timed_for_longer() -> None:
     piece, network = go_plan(TABLE), network_plan(TABLE)
-    assert (network.processes, network.max_ms, network.min_ms) == (1, 4 * piece.max_ms, 4 * piece.min_ms)
+    assert (network.processes, network.max_ms > 3 * piece.max_ms, network.min_ms > 3 * piece.min_ms) == (1, True, True)
     assert network.warmup_ms == piece.warmup_ms
 
 
