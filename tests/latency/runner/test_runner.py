@@ -1,12 +1,15 @@
 """The program itself, run as a device runs it."""
 
 import hashlib
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -300,6 +303,30 @@ def test_a_slow_device_that_is_hot_is_left_to_cool(tmp_path: Path, library: Runt
 def test_a_slow_device_that_is_warmer_than_at_its_start_is_left_to_cool(tmp_path: Path, library: RuntimeLibrary) -> None:
     rise_of_none = msgspec.structs.replace(SHORT, rise_milli_c=0)  # so that a temperature that does not change has risen
     result = guarded(tmp_path, library, 1, rise_of_none, with_zones(tmp_path / "sysfs", ("cpu-0", "38000")))
+    assert (result.pauses, result.models[1].stopped) == (3, "throttled")
+
+
+def test_a_slow_device_that_is_clocked_lower_than_before_is_left_to_cool(tmp_path: Path, library: RuntimeLibrary) -> None:
+    pipe, sysfs = tmp_path / "khz", with_zones(tmp_path / "sysfs", ("cpu-0", "38000"))
+    os.mkfifo(pipe)
+    for cpu in range(os.cpu_count() or 1):
+        (sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq").mkdir(parents=True)
+        (sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq").symlink_to(pipe)
+    over = threading.Event()
+
+    def lower() -> None:
+        """The first to read gets 2400 MHz, everybody after it 1200: opening waits for a reader."""
+        for khz in itertools.chain(["2400000\n"], itertools.repeat("1200000\n")):
+            with suppress(BrokenPipeError), pipe.open("w") as file:
+                file.write(khz)
+            if over.is_set():
+                return
+
+    thread = threading.Thread(target=lower, daemon=True)
+    thread.start()
+    result = guarded(tmp_path, library, 1, SHORT, sysfs)
+    over.set()
+    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
     assert (result.pauses, result.models[1].stopped) == (3, "throttled")
 
 
