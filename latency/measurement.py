@@ -51,8 +51,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Every timed run of one model, by round, and its conditions.
 
     ``samples_ns`` is wall time; ``cpu_ns`` has the same shape and is the CPU time of the thread that ran the model (empty where
-    there is none to trust: more than one thread, or a coarse clock). ``warmup_ns`` is the duration of all warm-ups, ``load_ns``
-    and ``first_run_ns`` those of loading the model and of its first run, in the first process. ``taken_at`` is ISO 8601 in UTC.
+    there is none to trust: more than one thread, another provider than cpu, or a coarse clock). ``warmup_ns`` is the duration of
+    all warm-ups, ``load_ns`` and ``first_run_ns`` those of loading the model and of its first run, in the first process.
+    ``taken_at`` is ISO 8601 in UTC.
 
     The statistics are over samples that were not preempted (wall − CPU at most 2 % + 2 µs; over the CPU times of a process in which
     more than half of them were), in rounds at the usual frequency.

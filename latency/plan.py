@@ -71,6 +71,14 @@ class TimingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Milliseconds that a model takes at most: warm-ups and timed runs of all processes, without loading."""
         return (self.processes + self.more_processes) * (5 * self.warmup_ms + self.max_ms)
 
+    @property
+    def caller_works_alone(self) -> bool:
+        """Whether the calling thread does all of the work, so that its CPU time tells what other processes took of the wall time.
+
+        Of a provider other than ``cpu`` it may only wait for an accelerator, or for threads of the provider's own.
+        """
+        return self.threads == 1 and self.provider == "cpu"
+
     def _require(self, name: str, rule: str, holds: bool) -> None:
         if not holds:
             raise InvalidPlan(f"timing plan: {name} {rule}, got {getattr(self, name)}")

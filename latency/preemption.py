@@ -13,5 +13,5 @@ Values = np.ndarray[Any, np.dtype[Any]]  # Any: integers or floats of any shape
 
 
 def undisturbed(wall_ns: Values, cpu_ns: Values) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which runs had the core to themselves: wall time exceeds CPU time by at most 2 % + 2 µs. For one thread only."""
+    """Which runs had the core to themselves: wall time exceeds CPU time by at most 2 % + 2 µs. For one thread on the cpu provider only."""
     return wall_ns - cpu_ns <= SHARE * wall_ns + SLACK_NS

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from latency.plan import TimingPlan
     from latency.profile_report import Report
     from latency.profiling import Result
+    from latency.sustained import Sustained
 
 __all__ = ["main"]
 
@@ -60,7 +61,6 @@ def main(
     The interval is that of the median over all processes of the plan. Exit code 1 says that a model could not be measured.
     """
     from latency.console import open_console
-    from latency.lease import WAIT_S, leased, place_of
     from latency.model_files import open_models
     from latency.model_inputs import parse_shapes
     from latency.profile_report import Report, as_json, show
@@ -77,18 +77,18 @@ def main(
         models, plan = _in_int8(models, plan, console)
     with contextlib.ExitStack() as stack:
         devices = _open(specs, runtime, stack)
-        for place in sorted({place_of(spec, device) for spec, device in devices.items()}):
-            stack.enter_context(leased(place, wait_s=WAIT_S, say=console.warn))
         if sustained_s:
-            _sustain(models, devices, plan, sustained_s, out, console, as_document=as_document)
+            _sustain(models, devices, plan, sustained_s, out, console, stack, as_document=as_document)
             return
         infos = {spec: device.info() for spec, device in devices.items()}
         console.say(_what(models, infos, plan, plan_name, sessions))
         store = open_store(warn=console.warn)
         stack.callback(store.close)
-        stored = {spec: store.find([m.sha256 for m in models], info, plan) for spec, info in infos.items()}
+        asked_anew = is_fresh or is_comparison
+        stored = {spec: {} if asked_anew else store.find([m.sha256 for m in models], info, plan) for spec, info in infos.items()}
+        _lease({s: d for s, d in devices.items() if any(m.sha256 not in stored[s] for m in models)}, stack, console)
         with console.progress(len(models) * len(devices), "timed") as tick:
-            results = profile(models, devices, plan, sessions=sessions, tick=tick, stored={} if is_fresh or is_comparison else stored)
+            results = profile(models, devices, plan, sessions=sessions, tick=tick, stored=stored)
         keep(results, store, plan_name)
         results = widened(results, store)
     report = Report(
@@ -137,29 +137,54 @@ def _plan(name: str, threads: int, cores: str, provider: str, settle_s: float | 
 
 def _sustain(
     models: "Sequence[NamedModel]", devices: "Mapping[str, Device]", plan: "TimingPlan", seconds: float, out: Path | None,
-    console: "Console", *, as_document: bool,
+    console: "Console", stack: contextlib.ExitStack, *, as_document: bool,
 ) -> None:  # fmt: skip
-    """Runs the models one after the other; each has the device, as hot as the one before left it, unless the plan waits."""
-    import msgspec
+    """Runs the models one after the other; each has the device, as hot as the one before left it, unless the plan waits.
 
+    Nothing that was measured is lost by what comes after it: it is shown at once, and ``out`` is written after every stretch.
+    """
     from latency.console import duration
-    from latency.sustained import show, sustain
+    from latency.sustained import UNFINISHED, show, sustain
+
+    found: dict[tuple[str, str], Sustained] = {}
+
+    def note(each: "Sustained") -> None:
+        found[each.device, each.model] = each
+        if out:
+            _replace(out, _as_json(found.values(), plan, seconds))
 
     console.say(f"running {', '.join(m.name for m in models)} back to back for {duration(seconds)} each on {', '.join(devices)}")
-    found = []
-    with console.progress(None, "stretches") as tick:
-        for spec, device in devices.items():
-            found += [sustain(model, spec, device, plan, seconds, tick=tick) for model in models]
-    document = msgspec.json.format(msgspec.json.encode({"plan": plan, "seconds": seconds, "sustained": found}), indent=1)
-    if as_document:
-        console.result(document.decode())
-    else:
-        for each in found:
-            show(each, console)
-    if out:
-        out.write_bytes(document + b"\n")
-        console.say(f"wrote {out}")
-    _fail_for((f"{each.model} on {each.device} ended early: {each.error}" for each in found if each.error), console)
+    _lease(devices, stack, console)
+    try:
+        for spec, model in [(spec, model) for spec in devices for model in models]:
+            with console.progress(None, "stretches") as tick:
+                note(sustain(model, spec, devices[spec], plan, seconds, tick=tick, so_far=note))
+            if not as_document:
+                show(found[spec, model.name], console)
+    finally:
+        for each in found.values():
+            if each.error == UNFINISHED and not as_document:
+                show(each, console)
+        if as_document:
+            console.result(_as_json(found.values(), plan, seconds).decode())
+        if out and found:
+            console.say(f"wrote {out}")
+    failed = [each for each in found.values() if each.error]
+    _fail_for((f"{each.model} on {each.device} ended early: {each.error}" if each.points else each.text for each in failed), console)
+
+
+def _as_json(found: "Iterable[Sustained]", plan: "TimingPlan", seconds: float) -> bytes:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode({"plan": plan, "seconds": seconds, "sustained": list(found)}), indent=1)
+
+
+def _lease(devices: "Mapping[str, Device]", stack: contextlib.ExitStack, console: "Console") -> None:
+    """Holds the devices for as long as the stack; always in the same order, so that no two processes wait for each other."""
+    from latency.lease import WAIT_S, leased, place_of
+
+    for place in sorted({place_of(spec, device) for spec, device in devices.items()}):
+        stack.enter_context(leased(place, wait_s=WAIT_S, say=console.warn))
 
 
 def _in_int8(
@@ -223,15 +248,20 @@ def _write(report: "Report", out: Path | None, png: Path | None, console: "Conso
 
     written = []
     if out:
-        temporary = out.with_name(f".{out.name}.tmp")
-        temporary.write_bytes(as_json(report, with_samples=True) + b"\n")
-        temporary.replace(out)
+        _replace(out, as_json(report, with_samples=True))
         written.append(str(out))
     if png and report.ops:
         draw(report.ops, png)
         written.append(str(png))
     if written:
         console.say(f"wrote {' and '.join(written)}")
+
+
+def _replace(file: Path, document: bytes) -> None:
+    """Writes the file as a whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_bytes(document + b"\n")
+    temporary.replace(file)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from latency.measurement import Measurement
 from latency.model_files import NamedModel
 from latency.plan import TimingPlan
 
-__all__ = ["Point", "Sustained", "chunk_plan", "show", "sustain"]
+__all__ = ["UNFINISHED", "Point", "Sustained", "chunk_plan", "show", "sustain"]
 
 CHUNK_S, CHUNKS, LEAST_S = 30.0, 10, 0.5
 ROWS = 12  # of the curve, in a table
+UNFINISHED = "it was not finished"
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sustained(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's latency over time; ``error`` says what ended it early. There is at least one point."""
+    """A model's latency over time; ``error`` says what ended it early. Only where it did is there perhaps no point."""
 
     model: str
     device: str
@@ -56,6 +57,8 @@ class Sustained(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The outcome in a sentence."""
+        if not self.points:
+            return f"{self.model} on {self.device}: nothing was measured: {self.error}"
         first, last = self.points[0], self.points[-1]
         ratio, low, high = self.slowdown
         start = f"{ms(first.p50_ms, first.low_ms, first.high_ms)} in the first {duration(first.ended_s - first.began_s)}"
@@ -74,12 +77,11 @@ def chunk_plan(plan: TimingPlan, seconds: float) -> TimingPlan:
 
 def sustain(
     model: NamedModel, spec: str, device: Device, plan: TimingPlan, seconds: float, *, tick: Tick | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    so_far: Callable[[Sustained], object] | None = None, clock: Callable[[], float] = time.monotonic,
 ) -> Sustained:  # fmt: skip
     """Runs the model back to back for so many seconds, in stretches of at most 30 s. A device that is lost ends it early.
 
-    Raises:
-        DeviceError: before anything was measured.
+    ``so_far`` is told after every stretch what there is by then, with ``UNFINISHED`` as its error.
     """
     stretch_s = max(LEAST_S, min(CHUNK_S, seconds / CHUNKS))
     chunk, first = chunk_plan(plan, stretch_s), True
@@ -89,13 +91,13 @@ def sustain(
         try:
             (taken,) = device.time([model.model], msgspec.structs.replace(chunk, settle_s=plan.settle_s if first else 0.0))
         except DeviceError as lost:
-            if not points:
-                raise
             error = str(lost)
             break
         if first and plan.settle_s:  # the wait before is no part of the load
             began, at, first = clock() - stretch_s, 0.0, False
         points.append(_point(taken, at, clock() - began))
+        if so_far:
+            so_far(Sustained(model=model.name, device=spec, points=tuple(points), error=UNFINISHED))
         if tick:
             tick(f"{three_digits(points[-1].p50_ms)} ms at {duration(points[-1].ended_s)}", advance=1)
     return Sustained(model=model.name, device=spec, points=tuple(points), error=error)
@@ -103,6 +105,9 @@ def sustain(
 
 def show(found: Sustained, console: Console) -> None:
     """Prints the curve, thinned to a dozen rows, and the outcome in a sentence."""
+    if not found.points:
+        console.result(found.text)
+        return
     picked = sorted({round(i) for i in np.linspace(0, len(found.points) - 1, min(ROWS, len(found.points)))})
     rows = [
         (duration(p.ended_s), ms(p.p50_ms, p.low_ms, p.high_ms), f"{three_digits(p.p90_ms)} ms", str(p.runs), str(p.mhz or "–"))

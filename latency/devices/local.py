@@ -252,7 +252,7 @@ def _input(name: str, onnx_type: str, dims: Sequence[int | str | None], index: i
 
 def _cpu_time_counts(plan: TimingPlan) -> bool:
     """Whether wall − CPU time of the calling thread shows preemption: it does all the work and its clock is fine enough."""
-    return plan.threads == 1 and time.get_clock_info("thread_time").resolution <= 1e-6
+    return plan.caller_works_alone and time.get_clock_info("thread_time").resolution <= 1e-6
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ static void let_it_cool(Course *course) {
     double now_ms = left_ms < 1000 ? left_ms : 1000;
     struct timespec nap = {now_ms >= 1000, now_ms >= 1000 ? 0 : (long)(now_ms * 1e6)};
     nanosleep(&nap, NULL);
-    if (getppid() != course->job->parent) give_up("the host is gone");
+    require_host(course->job);
   }
 }
 

@@ -1,7 +1,9 @@
 #include "job.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "text.h"
 
@@ -91,5 +93,11 @@ Job parse_job(unsigned char *bytes, size_t count) {
   }
   if (!job.library || !job.cpus || job.threads < 1 || job.min_rounds < 1) give_up("the job is incomplete");
   if (job.anchors < 0 || job.anchors > MAX_ANCHORS || job.anchors > job.model_count) give_up("the job has %ld anchors", job.anchors);
+  job.has_cpu_time = job.threads == 1 && !strcmp(job.provider, "cpu");
   return job;
+}
+
+void require_host(const Job *job) {
+  if (getppid() != job->parent) give_up("the host is gone");
+  if (access(job->path, F_OK) && errno == ENOENT) give_up("the job was taken back");
 }

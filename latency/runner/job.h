@@ -28,8 +28,11 @@ typedef struct {
   double pause_ms, longest_pause_ms, slow, throttled; /* an anchor's time over its reference from which to pause, and to end */
   JobModel *models;
   int model_count;
-  int parent; /* the process that waits for this one */
+  const char *path; /* of the job's file: there for as long as somebody wants its result */
+  int parent;       /* the process that waits for this one */
+  int has_cpu_time; /* the calling thread does all of the work: its CPU time tells what other processes took */
 } Job;
 
 Job parse_job(unsigned char *bytes, size_t count); /* gives up where it is malformed; keeps pointing into bytes */
+void require_host(const Job *job);                 /* gives up where nobody waits for the result any more */
 #endif

@@ -3,7 +3,8 @@
  *
  *   runner size FILE...                 a line "BYTES FILE" each (-1: not there), then "end"
  *   runner keep PART FILE SHA256        renames PART to FILE if it has that hash: "kept", or "damaged HASH"
- *   runner run JOB SHA256 RESULT S      does the job within S seconds: "done", and a file whose last line is "end" and its own hash
+ *   runner run JOB SHA256 RESULT S      does the job within S seconds: "done", and a file whose last line is "end" and its own hash;
+ *                                       removing JOB ends it without one
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -56,6 +57,7 @@ static int prepare(Timed *models, const Job *job) {
   int failed = 0;
   for (int i = 0; i < job->model_count; i++) {
     model_at_work = i;
+    require_host(job);
     load(&models[i].loaded, &job->models[i], job);
     if (!models[i].loaded.stage) first_run(&models[i].loaded);
     failed |= models[i].loaded.stage != NULL;
@@ -91,7 +93,7 @@ static void report_list(Text *text, const char *name, const int *values, long co
 /* An anchor is told by its rounds' medians alone. */
 static void report_anchor(Text *text, const Timed *model, const Job *job) {
   add(text, ",\"round_medians_ns\":[");
-  for (long i = 0; i < model->rounds; i++) add(text, "%s%lld", i ? "," : "", (long long)round_median(model, i, job->threads == 1));
+  for (long i = 0; i < model->rounds; i++) add(text, "%s%lld", i ? "," : "", (long long)round_median(model, i, job->has_cpu_time));
   add(text, "]");
 }
 
@@ -115,7 +117,7 @@ static void report_model(Text *text, Text *data, Timed *model, const Job *job) {
       (long long)model->loaded.first_run_ns, (long long)model->warmup_ns);
   if (model->is_anchor) report_anchor(text, model, job);
   if (!model->is_anchor) report_rounds(text, "samples_ns", model, model->wall_ns);
-  if (!model->is_anchor && job->threads == 1) report_rounds(text, "cpu_ns", model, model->cpu_ns);
+  if (!model->is_anchor && job->has_cpu_time) report_rounds(text, "cpu_ns", model, model->cpu_ns);
   add(text, ",\"stopped\":\"%s\",\"anchor\":%d", model->stopped ? model->stopped : "", model->anchor);
   if (job->wants_outputs && !model->loaded.stage) report_outputs(text, data, model);
   add(text, ",\"stage\":\"%s\",\"problem\":", model->loaded.stage ? model->loaded.stage : "");
@@ -145,6 +147,7 @@ static int do_job(const char *path, const char *wanted_hash, const char *result)
   if (strcmp(hash, wanted_hash)) give_up("%s is damaged: is there space left?", path);
   Job job = parse_job(bytes, count);
   job.parent = parent;
+  job.path = path;
   if (job.model_count > MAX_MODELS) give_up("%d models in a job, at most %d", job.model_count, MAX_MODELS);
   Text text = {0}, data = {0};
   const char *version = "";
@@ -172,6 +175,7 @@ static int do_job(const char *path, const char *wanted_hash, const char *result)
     report_model(&text, &data, &models[i], &job);
   }
   add(&text, "]");
+  require_host(&job);
   save(result, &text, &data);
   return 0;
 }

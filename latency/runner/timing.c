@@ -39,6 +39,7 @@ int warm_up(Timed *model, const Job *job) {
   int64_t *wall = room_for(sizeof *wall * (size_t)chunk), *cpu = room_for(sizeof *cpu * (size_t)chunk), began = clock_ns(CLOCK_MONOTONIC);
   double before = 0, latest;
   for (;;) {
+    require_host(job);
     if (run_block(model, chunk, wall, cpu)) return 1;
     qsort(wall, (size_t)chunk, sizeof *wall, by_value);
     latest = quantile(wall, chunk, 0.5);
@@ -132,7 +133,7 @@ static const char *reason_to_stop(Timed *model, const Job *job) {
   if (model->rounds < model->next_check || model->runs < job->min_samples || model->spent_ms < job->min_ms) return NULL;
   /* The interval costs milliseconds: looked at after every 20 % more rounds, not after each. */
   model->next_check = model->rounds + (model->rounds / 5 > 0 ? model->rounds / 5 : 1);
-  return half_width(model, job->threads == 1) <= job->half_width * MARGIN ? "converged" : NULL;
+  return half_width(model, job->has_cpu_time) <= job->half_width * MARGIN ? "converged" : NULL;
 }
 
 /* One block; after a run that is not timed where another model has just used the caches. */
@@ -161,7 +162,7 @@ static double slowness(const Timed *models, const Job *job) {
   double lowest = 0;
   for (long i = 0; i < job->anchors; i++) {
     if (!models[i].rounds) continue;
-    int64_t took = round_median(&models[i], models[i].rounds - 1, job->threads == 1);
+    int64_t took = round_median(&models[i], models[i].rounds - 1, job->has_cpu_time);
     double share = job->reference_ns[i] > 0 && took > 0 ? (double)took / (double)job->reference_ns[i] : 0;
     if (share > 0 && (lowest == 0 || share < lowest)) lowest = share;
   }
@@ -217,7 +218,7 @@ int time_rounds(Timed *models, int count, const Job *job, Course *course) {
       open += !models[index].is_anchor;
     }
     if (!open) return 0;
-    if (getppid() != job->parent) give_up("the host is gone");
+    require_host(job);
     for (int i = 0; i < n; i++)
       if (add_block(&models[waiting[i]], job, n > 1)) return 1;
     note_round(course);

@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from latency.devices.fake import FakeDevice, FakeOptions
-from latency.devices.local import LocalDevice
-from latency.lease import Leased, leased, place_of
+from latency.lease import leased
 with leased("a phone", wait_s=0, say=print, folder=Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -26,12 +23,18 @@ with leased("a phone", wait_s=0, say=print, folder=Path(sys.argv[1])):
 
 def test_device_is_held_by_one_at_a_time_and_others_wait_their_turn(tmp_path: Path) -> None:
     inside, most, said = list[int](), list[int](), list[str]()
+    others_wait = threading.Event()
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:
+            others_wait.set()
 
     def measure() -> None:
-        with leased("a phone", wait_s=60, say=said.append, folder=tmp_path):
+        with leased("a phone", wait_s=60, say=say, folder=tmp_path):
             inside.append(1)
             most.append(len(inside))
-            time.sleep(0.05)
+            assert others_wait.wait(60)
             inside.pop()
 
     threads = [threading.Thread(target=measure) for _ in range(4)]
@@ -40,7 +43,7 @@ def test_device_is_held_by_one_at_a_time_and_others_wait_their_turn(tmp_path: Pa
     for thread in threads:
         thread.join()
     assert most == [1] * 4
-    assert set(said) == {"waiting for a phone: another process measures on it now"}
+    assert said == ["waiting for a phone: another process measures on it now"] * 3
 
 
 def test_different_devices_do_not_wait_for_each_other(tmp_path: Path) -> None:
@@ -62,9 +65,12 @@ def test_killed_holder_leaves_the_device_free(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     said: list[str] = []
-    killer = threading.Timer(0.2, process.kill)
-    killer.start()
-    with leased("a phone", wait_s=60, say=said.append, folder=tmp_path):
+
+    def say(text: str) -> None:
+        said.append(text)
+        process.kill()
+
+    with leased("a phone", wait_s=60, say=say, folder=tmp_path):
         assert said == ["waiting for a phone: another process measures on it now"]
     process.communicate()
 

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from latency.errors import InvalidPlan
-from latency.plan import PLANS, PUBLISH, QUICK, TABLE, TimingPlan, plan_named
+from latency.plan import PLANS, PUBLISH, QUICK, TABLE, Provider, TimingPlan, plan_named
 from search_spaces.errors import UnknownName
 
 
@@ -22,6 +22,13 @@ def test_plan_survives_json(plan: TimingPlan) -> None:
 def test_plan_refuses_a_value_and_names_its_field(field: str, value: object) -> None:
     with pytest.raises(InvalidPlan, match=rf"timing plan: {field} "):
         msgspec.structs.replace(QUICK, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("threads", "provider", "alone"), [(1, "cpu", True), (2, "cpu", False), (1, "nnapi", False), (1, "xnnpack", False)]
+)
+def test_cpu_time_tells_something_of_one_thread_on_the_cpu_provider_alone(threads: int, provider: Provider, alone: bool) -> None:
+    assert plan_named("quick", threads=threads, provider=provider).caller_works_alone is alone
 
 
 def test_plan_refuses_a_misspelt_field_in_a_file() -> None:

@@ -1,7 +1,7 @@
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,6 @@ class Busy:
         return self._fake.time(models, plan)
 
 
-@contextmanager
-def later(then: Callable[[], object], seconds: float = 0.3) -> Iterator[None]:
-    timer = threading.Timer(seconds, then)
-    timer.start()
-    yield
-    timer.join()
-
-
 def test_pool_of_one_measures_as_the_device_itself() -> None:
     with opened("fake") as pool, closing(open_device("fake")) as device:
         assert pool.time(NETS, QUICK) == device.time(NETS, QUICK)
@@ -91,10 +83,15 @@ def test_work_of_a_lost_device_goes_to_another(tmp_path: Path) -> None:
 def test_lost_device_works_again_once_it_is_back(tmp_path: Path) -> None:
     plug, said = tmp_path / "plugged", list[str]()
     plug.touch()
-    with opened(f"fake:there={plug}", say=said.append) as pool:
+
+    def say(text: str) -> None:
+        said.append(text)
+        if text.startswith("waiting for"):
+            plug.touch()
+
+    with opened(f"fake:there={plug}", say=say) as pool:
         plug.unlink()
-        with later(plug.touch):
-            assert len(pool.time(NETS, QUICK)) == 2
+        assert len(pool.time(NETS, QUICK)) == 2
     assert ["is lost" in said[0], said[1].startswith("waiting for fake:there="), "is there, and measuring goes on" in said[2]] == [True] * 3
     assert " more: the device fake is unplugged: make the file" in said[1]
     assert len(said) == 3

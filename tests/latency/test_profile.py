@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import latency
 from latency import open_device
+from latency.lease import leased, place_of
 from latency.plan import QUICK
 from latency.profile import main
 from latency.store import open_store
@@ -235,6 +236,12 @@ def test_figure_of_an_earlier_run_is_shown_with_its_day(stored: Path) -> None:
     assert "1000 ms" in done.stdout
     assert f"trustworthy, of {today}" in done.stdout
     assert f"1 of 2 figures were taken earlier ({today}), not beside the others; --fresh takes all now" in done.stderr
+
+
+def test_device_that_another_process_measures_on_is_not_waited_for_where_all_is_known(stored: Path) -> None:
+    with closing(open_device("local")) as device, leased(place_of("local", device), wait_s=0, say=pytest.fail):
+        done = call(stored, "--plan", "quick")
+    assert (done.exit_code, "waiting for" in done.stderr) == (0, False)
 
 
 @pytest.mark.parametrize("flags", [("--fresh",), ("--threads", "2")])

@@ -1,16 +1,20 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from latency import DeviceInfo, Measurement, TimingPlan, Unreachable, open_device, plan_named
+from latency import DeviceInfo, Measurement, TimingPlan, open_device, plan_named
 from latency.devices.base import Model
 from latency.model_files import NamedModel, open_models
-from latency.sustained import Sustained, chunk_plan, sustain
+from latency.sustained import UNFINISHED, Sustained, chunk_plan, sustain
 from tests.latency.profiled import saved
-from tests.latency.test_profile import call
+from tests.latency.test_profile import ROOT, call
 
 
 class Heating:
@@ -69,11 +73,47 @@ def test_a_device_lost_on_the_way_keeps_what_was_measured(model: NamedModel) -> 
     assert "is gone after 3 models" in found.error
 
 
-def test_a_device_lost_before_the_first_stretch_is_an_error(model: NamedModel) -> None:
+def test_a_device_lost_before_the_first_stretch_leaves_its_error_and_no_points(model: NamedModel) -> None:
     device = Heating("fake:lost=1")
     device.time([model.model], TimingPlan())
-    with pytest.raises(Unreachable):
-        sustained(model, device, 60)
+    found = sustained(model, device, 60)
+    assert found.points == ()
+    assert found.text == "a on fake: nothing was measured: the device fake is gone after 1 models, as its option lost=1 asks"
+
+
+def test_what_there_is_by_then_is_told_after_every_stretch(model: NamedModel) -> None:
+    told, device = list[Sustained](), Heating()
+    whole = sustain(model, "fake", device, plan_named("quick"), 30, so_far=told.append, clock=lambda: device.now)
+    assert [(each.points, each.error) for each in told] == [(whole.points[:n], UNFINISHED) for n in (1, 2, 3)]
+    assert whole.error == ""
+
+
+def test_the_verb_keeps_what_was_measured_where_another_device_fails(tmp_path: Path) -> None:
+    good, bad = "fake:ms=2,noise=0,sleep_ms=50", "fake:fail=1"
+    done = call(saved(tmp_path / "a.onnx"), "--device", good, "--device", bad, "--sustained", "0.1s", "--out", tmp_path / "curve.json")
+    assert done.exit_code == 1
+    assert f"a on {good}: 2.00 ms" in done.stdout
+    error = "nothing was measured: the device fake cannot run model 0, as its option fail=1 asks"
+    assert f"error: a on {bad}: {error}" in done.stderr
+    first, second = json.loads((tmp_path / "curve.json").read_bytes())["sustained"]
+    assert (first["device"], first["error"], bool(first["points"])) == (good, "", True)
+    assert (second["device"], second["points"]) == (bad, [])
+
+
+def test_ctrl_c_leaves_the_curve_as_far_as_it_goes(tmp_path: Path) -> None:
+    out, device = tmp_path / "curve.json", "fake:ms=2,noise=0,sleep_ms=50"
+    words = [saved(tmp_path / "a.onnx"), "--device", device, "--sustained", "1h", "--out", out]
+    command = [sys.executable, "-m", "latency.profile", *map(str, words)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        shown, story = process.communicate(timeout=200)
+    assert (process.returncode, story.splitlines()[-1]) == (130, "interrupted"), story
+    (found,) = json.loads(out.read_bytes())["sustained"]
+    assert {p["p50_ms"] for p in found["points"]} == {2.0}
+    assert found["error"] == UNFINISHED
+    assert f"a on {device}: 2.00 ms" in shown
 
 
 def test_the_verb_shows_the_curve_and_writes_it(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """The program itself, run as a device runs it."""
 
 import hashlib
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -150,9 +153,7 @@ def test_the_runtimes_version_is_the_one_read_from_the_file(tmp_path: Path, libr
 
 def test_a_crash_names_the_model_at_work(tmp_path: Path, library: RuntimeLibrary) -> None:
     with long_run(tmp_path, library) as process:
-        deadline = time.monotonic() + LIMIT_S
-        while cpu_s(process) < 0.6 and time.monotonic() < deadline:  # loading takes a third of that
-            time.sleep(0.02)
+        until_at_work(process)
         process.send_signal(signal.SIGSEGV)
         _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 70
@@ -165,12 +166,53 @@ def test_a_runner_ends_by_itself_when_its_time_is_up(tmp_path: Path, library: Ru
     assert process.returncode == -signal.SIGALRM
 
 
-def long_run(folder: Path, library: RuntimeLibrary, *, limit_s: int = LIMIT_S) -> "subprocess.Popen[str]":
-    """A runner that is warming up its only model, and goes on until it is ended."""
-    job = encode(str(library.path), [JobModel(data=NET)], msgspec.structs.replace(PLAN, warmup_ms=1e6, warmup_runs=10))
+@pytest.mark.parametrize("is_warm", [False, True])
+def test_a_runner_whose_job_is_taken_back_ends_without_a_result(tmp_path: Path, library: RuntimeLibrary, is_warm: bool) -> None:
+    endless: dict[str, float] = {"min_rounds": 10**9} if is_warm else {"warmup_ms": 1e6}
+    with long_run(tmp_path, library, **endless) as process:
+        until_at_work(process)
+        (tmp_path / "job").unlink()
+        _, said = process.communicate(timeout=LIMIT_S / 2)
+    assert (process.returncode, "the job was taken back" in said) == (2, True)
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_pause_ends_too_when_the_job_is_taken_back(tmp_path: Path, library: RuntimeLibrary) -> None:
+    guard = msgspec.structs.replace(SHORT, pause_ms=1e6, longest_pause_ms=1e6)
+    models = [JobModel(data=NET), JobModel(data=conv_net(ch=8).SerializeToString())]
+    job = encode(str(library.path), models, PLAN, references_ns=(1,), guard=guard).replace(b"\ndata\n", b"\nsysfs nowhere\ndata\n", 1)
+    with started(tmp_path, job) as process:
+        until_loaded(process, library)
+        # Now or soon at rest; were it not yet, the job would end at the next round: the same outcome.
+        time.sleep(0.3)
+        (tmp_path / "job").unlink()
+        _, said = process.communicate(timeout=LIMIT_S / 2)
+    assert "the job was taken back" in said
+    assert not (tmp_path / "result").exists()
+
+
+def long_run(folder: Path, library: RuntimeLibrary, *, limit_s: float = LIMIT_S, **changes: float) -> "subprocess.Popen[str]":
+    """A runner that works on its only model, by default warming it up, and goes on until it is ended."""
+    plan = msgspec.structs.replace(PLAN, warmup_runs=10, max_ms=1e6, max_samples=10**9, **(changes or {"warmup_ms": 1e6}))
+    return started(folder, encode(str(library.path), [JobModel(data=NET)], plan), limit_s)
+
+
+def started(folder: Path, job: bytes, limit_s: float = LIMIT_S) -> "subprocess.Popen[str]":
     (folder / "job").write_bytes(job)
-    words = [str(PROGRAM), "run", str(folder / "job"), hashlib.sha256(job).hexdigest(), str(folder / "result"), str(limit_s)]
+    words = [str(PROGRAM), "run", str(folder / "job"), hashlib.sha256(job).hexdigest(), str(folder / "result"), str(int(limit_s))]
     return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+
+
+def until_at_work(process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while cpu_s(process) < 0.6 and time.monotonic() < deadline:  # loading takes a third of that
+        time.sleep(0.02)
+
+
+def until_loaded(process: "subprocess.Popen[str]", library: RuntimeLibrary) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while library.path.name not in Path(f"/proc/{process.pid}/maps").read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def cpu_s(process: "subprocess.Popen[str]") -> float:
@@ -255,6 +297,36 @@ def test_a_slow_device_that_is_cool_is_not_left_to_cool(tmp_path: Path, library:
 
 def test_a_slow_device_that_is_hot_is_left_to_cool(tmp_path: Path, library: RuntimeLibrary) -> None:
     result = guarded(tmp_path, library, 1, SHORT, with_zones(tmp_path / "sysfs", ("cpu-0", "71000")))
+    assert (result.pauses, result.models[1].stopped) == (3, "throttled")
+
+
+def test_a_slow_device_that_is_warmer_than_at_its_start_is_left_to_cool(tmp_path: Path, library: RuntimeLibrary) -> None:
+    rise_of_none = msgspec.structs.replace(SHORT, rise_milli_c=0)  # so that a temperature that does not change has risen
+    result = guarded(tmp_path, library, 1, rise_of_none, with_zones(tmp_path / "sysfs", ("cpu-0", "38000")))
+    assert (result.pauses, result.models[1].stopped) == (3, "throttled")
+
+
+def test_a_slow_device_that_is_clocked_lower_than_before_is_left_to_cool(tmp_path: Path, library: RuntimeLibrary) -> None:
+    pipe, sysfs = tmp_path / "khz", with_zones(tmp_path / "sysfs", ("cpu-0", "38000"))
+    os.mkfifo(pipe)
+    for cpu in range(os.cpu_count() or 1):
+        (sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq").mkdir(parents=True)
+        (sysfs / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq").symlink_to(pipe)
+    over = threading.Event()
+
+    def lower() -> None:
+        """The first to read gets 2400 MHz, everybody after it 1200: opening waits for a reader."""
+        for khz in itertools.chain(["2400000\n"], itertools.repeat("1200000\n")):
+            with suppress(BrokenPipeError), pipe.open("w") as file:
+                file.write(khz)
+            if over.is_set():
+                return
+
+    thread = threading.Thread(target=lower, daemon=True)
+    thread.start()
+    result = guarded(tmp_path, library, 1, SHORT, sysfs)
+    over.set()
+    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
     assert (result.pauses, result.models[1].stopped) == (3, "throttled")
 
 
