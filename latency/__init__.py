@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latency.devices import DEVICES, Device, open_device
     from latency.errors import (
+        Busy,
         DeviceError,
         Failed,
         InvalidDevice,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from latency.table import Estimate, LatencyTable, open_table
 
 __all__ = [
-    "DEVICES", "Device", "DeviceError", "DeviceInfo", "Estimate", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime",
+    "Busy", "DEVICES", "Device", "DeviceError", "DeviceInfo", "Estimate", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime",
     "InvalidTable", "LatencyTable", "Measurement", "MissingPieces", "PLANS", "PUBLISH", "QUICK", "TABLE", "TimingPlan", "Unreachable",
     "open_device", "open_table", "plan_named",
 ]  # fmt: skip
@@ -31,7 +32,7 @@ __all__ = [
 _HOMES = {
     "latency.devices": {"DEVICES", "Device", "open_device"},
     "latency.errors": {
-        "DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "InvalidTable", "MissingPieces", "Unreachable",
+        "Busy", "DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "InvalidTable", "MissingPieces", "Unreachable",
     },
     "latency.measurement": {"DeviceInfo", "Measurement"},
     "latency.plan": {"PLANS", "PUBLISH", "QUICK", "TABLE", "TimingPlan", "plan_named"},

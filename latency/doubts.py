@@ -16,8 +16,15 @@ UNSTABLE = 0.03  # coefficient of variation between processes
 
 def of(m: "Measurement") -> tuple[str, ...]:
     """All reasons to doubt a measurement, the gravest kind first."""
-    found = (*m.notes, _throttled(m), _too_few(m), _contended(m), _unsettled(m), _unstable(m), _slowed(m), _drift(m), _coarse(m))
-    return tuple(problem for problem in found if problem)
+    found = (_crowded(m), _throttled(m), _too_few(m), _contended(m), _unsettled(m), _unstable(m), _slowed(m), _drift(m), _coarse(m))
+    return (*(note for note in m.notes if note), *(problem for problem in found if problem))
+
+
+def _crowded(m: "Measurement") -> str:
+    cores = len(m.cpus) or m.device.cores
+    if not 0 < cores < m.plan.threads:
+        return ""
+    return f"the plan has {m.plan.threads} threads for {cores} core{'s' * (cores > 1)}, and they wait for each other: use at most {cores}"
 
 
 def _throttled(m: "Measurement") -> str:

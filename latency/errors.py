@@ -7,7 +7,9 @@ from search_spaces.errors import NasError
 if TYPE_CHECKING:
     from search_spaces.architecture import Piece
 
-__all__ = ["DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "InvalidTable", "MissingPieces", "Unreachable"]
+__all__ = [
+    "Busy", "DeviceError", "Failed", "InvalidDevice", "InvalidPlan", "InvalidRuntime", "InvalidTable", "MissingPieces", "Unreachable",
+]  # fmt: skip
 
 
 class InvalidDevice(NasError, ValueError):
@@ -45,6 +47,10 @@ class DeviceError(NasError):
 
 class Unreachable(DeviceError):
     """The device is not there, or not there any more: the same model may be timed once it is back."""
+
+
+class Busy(DeviceError):
+    """The device is there and another process measures on it: wait for that one."""
 
 
 class Failed(DeviceError):

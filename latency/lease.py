@@ -8,7 +8,7 @@ from pathlib import Path
 from latency.console import duration
 from latency.devices.base import Device, Model
 from latency.devices.runner_device import RunnerDevice
-from latency.errors import Unreachable
+from latency.errors import Busy
 from latency.measurement import DeviceInfo, Measurement
 from latency.plan import TimingPlan
 from latency.user_cache import user_cache
@@ -61,7 +61,7 @@ def leased(place: str, *, wait_s: float, say: Callable[[str], None], folder: Pat
         folder: of the locks; by default below ``user_cache()``.
 
     Raises:
-        Unreachable: it was not free within ``wait_s``.
+        Busy: it was not free within ``wait_s``.
     """
     if not place:
         yield
@@ -83,7 +83,7 @@ def leased(place: str, *, wait_s: float, say: Callable[[str], None], folder: Pat
             lock.acquire(timeout=wait_s)
         except filelock.Timeout as error:
             text = f"{place} was not free within {duration(wait_s)}: another process measures on it; wait for that one, then start again"
-            raise Unreachable(text) from error
+            raise Busy(text) from error
     try:
         yield
     finally:

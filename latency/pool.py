@@ -99,6 +99,7 @@ class DevicePool:
 
         Raises:
             Unreachable: none came back in time, or three in a row were lost over this.
+            Busy: another process measured on the device all the while.
             DeviceError: as ``Device.time``.
         """
         losses = 0
@@ -157,8 +158,7 @@ class DevicePool:
         began = time.monotonic()
         while True:
             with self._changed:
-                if self._closed:
-                    raise DeviceError("the device pool is closed: open it again")
+                self._require_open()
                 free = [m for m in self._members if not m.is_leased]
                 if there := [m for m in free if m.device]:
                     member = min(there, key=lambda m: m.jobs)
@@ -170,7 +170,8 @@ class DevicePool:
                 for member in due:
                     member.is_leased = True
             if back := self._look_for(due):
-                return back
+                return self._still_wanted(back)
+            self._require_open()
             waited_s = time.monotonic() - began
             if not others_work:
                 if waited_s >= self._wait_s:
@@ -179,12 +180,26 @@ class DevicePool:
             with self._changed:
                 self._changed.wait(self._poll_s)
 
+    def _still_wanted(self, back: _Member) -> _Member:
+        """The leased member, unless the pool was closed while it was opened."""
+        try:
+            self._require_open()
+        except DeviceError:
+            back.drop("closed")
+            self._give_back(back)
+            raise
+        return back
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise DeviceError("the device pool is closed: open it again")
+
     def _look_for(self, lost: Sequence[_Member]) -> _Member | None:
         """The first of the lost members, all leased by the caller, that is back; the others are given back."""
         back: _Member | None = None
         try:
             for member in lost:
-                if back is None and self._is_back(member):
+                if back is None and not self._closed and self._is_back(member):
                     back = member
         finally:
             for member in lost:

@@ -201,7 +201,7 @@ def _connected(path: Path) -> sqlite3.Connection:
             # SQLite does not wait for its turn where two switch one file to WAL at once.
             with filelock.FileLock(f"{path}.lock", timeout=BUSY_S):
                 _make(db)
-        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA synchronous = FULL")  # in WAL, NORMAL leaves the last commits to chance when the power goes
     except filelock.Timeout as error:
         db.close()
         raise sqlite3.OperationalError("another process keeps it locked") from error
@@ -260,7 +260,9 @@ def _is_whole(path: Path) -> bool:
     db = sqlite3.connect(path, timeout=BUSY_S)
     try:
         return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if not _is_broken(error):
+            raise
         return False
     finally:
         db.close()

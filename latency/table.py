@@ -13,7 +13,7 @@ import numpy as np
 from latency.calibration import Calibration, estimates_ms, fit_calibration, piece_terms, total_terms
 from latency.errors import Failed, InvalidTable, MissingPieces
 from latency.measurement import DeviceInfo
-from latency.plan import TimingPlan
+from latency.plan import PLANS, TimingPlan
 from latency.predictor import Predictor, fit_predictor
 from latency.table_record import AGAIN, Calibrated, Record, Timing, read
 from search_spaces.architecture import Architecture, Head, Piece, pieces
@@ -203,11 +203,13 @@ def anchor_ms(record: Record) -> float:
 def command(record: Record) -> str:
     """The command that goes on with a table."""
     c = record.conditions
+    plan = next((name for name, plan in PLANS.items() if msgspec.structs.replace(plan, threads=c.plan.threads) == c.plan), "")
     flags = {
-        "space": c.space, "device": c.device_spec, "runtime": c.runtime, "image-size": c.input_chw[1], "width": f"{c.width:g}",
-        "outputs": c.head.outputs, "threads": c.plan.threads, "fit": c.fit, "held-out": c.held_out, "seed": c.seed, "out": record.path,
+        "space": c.space, "device": c.device_spec, "plan": plan, "runtime": c.runtime, "image-size": c.input_chw[1],
+        "width": f"{c.width:g}", "outputs": c.head.outputs, "threads": c.plan.threads,
+        "fit": c.fit, "held-out": c.held_out, "seed": c.seed, "out": record.path,
     }  # fmt: skip
-    usual = {"runtime": "", "image-size": 224, "width": "1", "outputs": 10, "threads": 1, "fit": 60, "held-out": 40, "seed": 0}
+    usual = {"plan": "", "runtime": "", "image-size": 224, "width": "1", "outputs": 10, "threads": 1, "fit": 60, "held-out": 40, "seed": 0}
     words = [f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if usual.get(name) != value]
     return " ".join(["python -m latency.build_table", *words])
 

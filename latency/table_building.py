@@ -95,13 +95,17 @@ def open_record(path: Path, conditions: Conditions) -> Record:
 
 
 def work_left(record: Record, space: SearchSpace) -> Work:
-    """How much a ``build`` would still time, if the device runs all of it."""
+    """How much a ``build`` would still time, if the device runs all of what it has not refused yet."""
     conditions, timed = record.conditions, record.pieces
-    menu = space.pieces(conditions.head)
-    left = sum(conditions.goes - len(timed.get(p, {}).keys() - {AGAIN}) for p in menu if p not in record.unable)
-    again = _again_count(len(menu)) - sum(AGAIN in goes for goes in timed.values())
-    networks = conditions.goes * (conditions.fit + conditions.held_out) - sum(len(goes) for _, goes in record.networks.values())
-    return Work(pieces=left, again=max(0, again), networks=max(0, networks))
+    able = [p for p in space.pieces(conditions.head) if p not in record.unable]
+    left = sum(conditions.goes - len(timed.get(p, {}).keys() - {AGAIN}) for p in able)
+    again = _again_count(len(able)) if left else len(_again(record))
+    if all(0 in timed.get(p, {}) for p in able):  # from then on it is settled which networks
+        chosen = _chosen(record, space)
+        networks = sum(len(_unsettled(record, chosen, go)) for go in range(conditions.goes))
+    else:
+        networks = conditions.goes * (conditions.fit + conditions.held_out)
+    return Work(pieces=left, again=again, networks=networks)
 
 
 def build(record: Record, space: SearchSpace, device: Device, tick: Tick) -> None:
@@ -254,15 +258,19 @@ def _again(record: Record) -> list[Piece]:
     """The pieces still to be timed once more: every so many of them, in the order in which they were timed first."""
     timed = list(record.pieces)
     chosen = timed[:: max(1, len(timed) // _again_count(len(timed)))][: _again_count(len(timed))] if timed else []
-    return [p for p in chosen if AGAIN not in record.pieces[p]]
+    return [p for p in chosen if AGAIN not in record.pieces[p] and p not in record.unable]
 
 
 def _networks(record: Record, space: SearchSpace, go: int) -> list[tuple[Architecture, Use]]:
     """The networks that a go still has to time, in an order of its own."""
     chosen = _chosen(record, space)
     order = np.random.default_rng([record.conditions.seed, go]).permutation(len(chosen))
+    return _unsettled(record, [chosen[i] for i in order], go)
+
+
+def _unsettled(record: Record, chosen: Sequence[tuple[Architecture, Use]], go: int) -> list[tuple[Architecture, Use]]:
     settled = {row.arch for row in record.of(Unable) if row.arch} | {a for a, (_, goes) in record.networks.items() if go in goes}
-    return [chosen[i] for i in order if chosen[i][0] not in settled]
+    return [(arch, use) for arch, use in chosen if arch not in settled]
 
 
 def _chosen(record: Record, space: SearchSpace) -> list[tuple[Architecture, Use]]:

@@ -1,10 +1,10 @@
 """The error tree of searching and training: what a user can act on, in one sentence, with the process's exit code."""
 
-from latency.errors import DeviceError, Failed, Unreachable
+from latency.errors import Busy, DeviceError, Failed, Unreachable
 from search_spaces.errors import InvalidArchitecture, InvalidSpace, NasError, UnknownName
 
 __all__ = [
-    "DeviceError", "Diverged", "Failed", "InvalidArchitecture", "InvalidConfig", "InvalidData", "InvalidSpace", "NasError",
+    "Busy", "DeviceError", "Diverged", "Failed", "InvalidArchitecture", "InvalidConfig", "InvalidData", "InvalidSpace", "NasError",
     "NothingFeasible", "RunConflict", "Stopped", "UnknownName", "Unreachable",
 ]
 

@@ -65,14 +65,15 @@ class Meter:
         self._between_cv = self._stored_spread()
 
     def price(self, archs: Sequence[Architecture], limit_ms: float | None) -> list[Priced | Failed]:
-        """Each network's latency: from the table, where there is one and its 90 % interval is clear of the limit, else timed.
+        """Each network's latency: from the table, where it knows the network and its 90 % interval is clear of the limit, else timed.
 
         Raises:
             DeviceError: as ``time``.
-            MissingPieces: the table has nothing for a network.
         """
-        guesses = self._table.estimate_many(archs) if self._table else []
-        clear = {i: guess for i, guess in enumerate(guesses) if is_clear_of(guess, limit_ms)}
+        table = self._table
+        known = [i for i, arch in enumerate(archs) if not table.missing([arch])] if table else []
+        guesses = table.estimate_many([archs[i] for i in known]) if table else []
+        clear = {i: guess for i, guess in zip(known, guesses, strict=True) if is_clear_of(guess, limit_ms)}
         self.estimated += len(clear)
         timed = iter(self.time([emit(arch) for i, arch in enumerate(archs) if i not in clear]))
         return [Priced(latency=estimated(clear[i]), source="estimate") if i in clear else _priced(next(timed)) for i in range(len(archs))]

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,9 @@ import msgspec
 
 from latency import QUICK, Failed, Measurement, TimingPlan, open_device
 from latency.console import Console, count, duration, ms, open_console
+from latency.cores import cpus_for
+from latency.devices.facts import CoreClass, read_facts
+from latency.devices.transport import LocalTransport
 from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import open_store
@@ -37,6 +41,8 @@ __all__ = ["search"]
 OVERLAP_CORES = 4  # from here on measuring has a core of its own
 REMOTE = ("ssh", "android")
 MEASURING_S, STARTING_S = 40.0, 12.0  # set aside of a budget: the last measurement, and starting workers
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,30 +107,47 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
         overlap = overlaps(config, device.info().kind, len(cores))
         apart = overlap and device.info().kind == "local" and len(cores) > config.threads
-        cpus, measuring = (tuple(cores[: -config.threads]), tuple(cores[-config.threads :])) if apart else ((), ())
+        cpus, measuring = shared_out(cores, _core_classes(), config.threads) if apart else ((), ())
         plan = msgspec.structs.replace(QUICK, threads=config.threads, cpus=measuring)
+        table = _table(config, device, plan, space, task, console.say)
         yield Bench(
             config=config, out=out, console=console, task=task, device=device, cpus=cpus, overlap=overlap,
             space=space,
-            meter=Meter(device, plan, store=store, is_fresh=config.fresh, table=_table(config, device, plan, space, task)),
+            meter=Meter(device, plan, store=store, is_fresh=config.fresh, table=table),
             workers=1 if config.executor == "serial" else config.workers or (len(cpus) if apart else len(cores)),
             deadline=began + config.budget_s if config.budget_s else None,
         )  # fmt: skip
 
 
-def _table(config: RunConfig, device: DevicePool, plan: TimingPlan, space: SearchSpace, task: Task) -> LatencyTable | None:
+def _table(config: RunConfig, device: DevicePool, plan: TimingPlan, space: SearchSpace, task: Task, say: Say) -> LatencyTable | None:
     """The table that the configuration names, if any; refused where it is not of this device, plan and space."""
     if config.table is None:
         return None
     table = open_table(config.table)
     table.require(device.info(), plan)
-    table.estimate_many([space.decode(picks, task.head) for picks in space.corners()])
+    corners = [space.decode(picks, task.head) for picks in space.corners()]
+    if set(table.missing(corners)) - table.record.unable.keys():
+        table.estimate_many(corners)  # a table of something else, which says what
+    menu = space.pieces(task.head)
+    if lacking := sum(p not in table.pieces_ms for p in menu):
+        say(f"table    {config.table} lacks {lacking} of the space's {len(menu)} pieces: candidates with one of them are measured")
     return table
 
 
 def overlaps(config: RunConfig, kind: str, cores: int) -> bool:
     """Whether networks are measured while others train: on another machine always, here where a core is left over for it."""
     return config.overlap == "on" or (config.overlap == "auto" and (kind in REMOTE or cores >= OVERLAP_CORES))
+
+
+def shared_out(cores: Sequence[int], classes: Sequence[CoreClass], threads: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The cores for the workers and those to measure on: as many as threads, the last of the fastest class that has enough of them."""
+    fast = cpus_for(msgspec.structs.replace(QUICK, threads=threads), classes, cores, name="local") or cores
+    measuring = tuple(fast[-threads:])
+    return tuple(cpu for cpu in cores if cpu not in measuring), measuring
+
+
+def _core_classes() -> tuple[CoreClass, ...]:
+    return read_facts(LocalTransport()).classes if platform.system() == "Linux" else ()
 
 
 def _check_floor(bench: Bench) -> None:
@@ -214,7 +237,7 @@ def _announce(bench: Bench, folder: RunFolder) -> Speed:
     each = sum(speed.seconds(a, len(task.train), config.epochs) for a in samples) / len(samples)
     size = bench.space.size()
     bench.meter.learn_spread([emit(a) for a in samples])
-    done = sum(r.stage == "search" and r.status == "trained" for r in folder.rows)
+    done = sum(r.stage == "search" and r.score is not None and r.duplicate_of is None for r in folder.rows)
     if folder.rows:
         say(f"taking up {bench.out}: {done} of {config.trials} candidates are trained")
     say(f"space    {bench.space.name} x{config.width:g} at {task.input_chw[1]} px: {size.distinct:.3g} networks ({size.raw:.3g} raw picks)")

@@ -103,8 +103,12 @@ class SearchRounds:
 
     @property
     def trained(self) -> int:
-        """How many candidates were trained, or failed in training; those that the device cannot run come on top."""
-        return sum(r.status in ("trained", "failed") and r.latency is not None and r.duplicate_of is None for r in self.rows.values())
+        """How many candidates were trained, or failed in training; those that the device cannot run come on top.
+
+        One that was trained on an estimate counts even where measuring it showed it to be over the limit: its time was spent.
+        """
+        firsts = [r for r in self.rows.values() if r.duplicate_of is None]
+        return sum(r.score is not None or (r.status in ("trained", "failed") and r.latency is not None) for r in firsts)
 
     def _behind(self) -> int:
         """Rounds between the next one and the oldest that still trains."""

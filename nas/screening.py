@@ -35,6 +35,10 @@ class Estimates(Protocol):
         """
         ...
 
+    def missing(self, archs: Sequence[Architecture]) -> Sequence[object]:
+        """What it lacks to estimate these networks; empty where it lacks nothing."""
+        ...
+
 
 def is_clear_of(estimate: Estimate, limit_ms: float | None) -> bool:
     """Whether all of the interval is on one side of the limit."""

@@ -145,8 +145,7 @@ class Remote:
 
     def _twice(self, attempt: Callable[[], T], when: str) -> T:
         """The attempt's value; after one loss of the connection that of a second attempt."""
-        if self._closed:
-            raise DeviceError(f"the connection to {self.name} is closed: open it again")
+        self._require_open()
         if not self._linked:
             self._link.connect()
             self._linked = True
@@ -154,6 +153,7 @@ class Remote:
             return attempt()
         except _Lost as lost:
             self._linked = False
+            self._require_open()
             self._link.connect()
             self._linked = True
             self._stop(lost)
@@ -161,7 +161,13 @@ class Remote:
         try:
             return attempt()
         except _Lost as lost:
+            self._require_open()
             raise Unreachable(f"{self.name}: lost twice {when} ({lost}): check cable, network and power, then start again") from lost
+
+    def _require_open(self) -> None:
+        """Whoever closes cuts off what runs: that is no loss, and nothing to be done again."""
+        if self._closed:
+            raise DeviceError(f"the connection to {self.name} is closed: open it again")
 
     def _try(self, command: Sequence[str], timeout_s: float) -> Result:
         mark = secrets.token_hex(8)

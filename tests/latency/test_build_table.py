@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from latency.build_table import main
-from latency.table import open_table
-from latency.table_record import TimedPiece, read
+from latency.plan import plan_named
+from latency.table import command, open_table
+from latency.table_record import Record, TimedPiece, read
 from search_spaces import Head, open_space, pieces
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,3 +195,19 @@ def test_killed_build_on_this_computer_goes_on_and_estimates_what_is_measured(sp
     table = open_table(path)
     for arch in record.networks:
         assert table.estimate(arch).ms == pytest.approx(sum(table.pieces_ms[p] for p in pieces(arch)), rel=2)
+
+
+def test_command_to_go_on_with_names_the_plan(space: Path, tmp_path: Path) -> None:
+    lost = run(*flags(space, tmp_path / "t.jsonl", "fake:lost=12"), "--plan", "quick", "--threads", "2")
+    given = shlex.split(lost.stderr.partition("to go on: ")[2].splitlines()[0])
+    assert given[:3] == ["python", "-m", "latency.build_table"]
+    done = run(*("fake" if word == "fake:lost=12" else word for word in given[3:]))
+    assert done.exit_code == 0, done.output
+    assert open_table(tmp_path / "t.jsonl").record.conditions.plan == plan_named("quick", threads=2)
+    assert " --plan table " in command(read_begun(space, tmp_path / "other.jsonl"))
+
+
+def read_begun(space: Path, path: Path) -> Record:
+    """A table with the default plan, from which the device was lost."""
+    assert run(*flags(space, path, "fake:lost=12")).exit_code == 1
+    return read(path)

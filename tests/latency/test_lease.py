@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latency import QUICK, Unreachable
+from latency import QUICK, Busy
 from latency.devices.fake import FakeDevice, FakeOptions
 from latency.devices.local import LocalDevice
 from latency.lease import Leased, leased, place_of
@@ -54,7 +54,7 @@ def test_different_devices_do_not_wait_for_each_other(tmp_path: Path) -> None:
 def test_device_that_stays_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
     with (
         leased("a phone", wait_s=0, say=pytest.fail, folder=tmp_path),
-        pytest.raises(Unreachable, match="a phone was not free"),
+        pytest.raises(Busy, match="a phone was not free"),
         leased("a phone", wait_s=0.1, say=lambda text: None, folder=tmp_path),
     ):
         pass
@@ -84,7 +84,7 @@ def test_no_folder_for_locks_holds_nobody_up(tmp_path: Path) -> None:
 def test_device_that_another_process_times_on_is_waited_for(tmp_path: Path) -> None:
     said = list[str]()
     device = Leased(LocalDevice(), "local", say=said.append, wait_s=0.2)
-    with leased("local", wait_s=0, say=said.append), pytest.raises(Unreachable, match=r"local was not free within"):
+    with leased("local", wait_s=0, say=said.append), pytest.raises(Busy, match=r"local was not free within"):
         device.time([b""], QUICK)
     assert said == ["waiting for local: another process measures on it now"]
 

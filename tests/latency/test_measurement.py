@@ -151,3 +151,14 @@ def test_device_id_changes_with_the_runtime_and_not_with_the_governor() -> None:
 
 def test_device_name_is_short() -> None:
     assert INFO.name == "local (Acme 9, 2 cores)"
+
+
+@pytest.mark.parametrize(("threads", "cores", "is_said"), [(2, 2, False), (3, 2, True), (2, 1, True), (4, 0, False)])
+def test_more_threads_than_cores_are_said(threads: int, cores: int, is_said: bool) -> None:
+    taken = measurement(noisy(), plan=msgspec.structs.replace(PLAN, threads=threads), info=msgspec.structs.replace(INFO, cores=cores))
+    assert any(f"{threads} threads for {cores} core" in problem for problem in taken.problems()) == is_said
+
+
+def test_more_threads_than_the_cores_that_were_used_are_said() -> None:
+    taken = msgspec.structs.replace(measurement(noisy(), plan=msgspec.structs.replace(PLAN, threads=2)), cpus=(1,))
+    assert taken.problems() == ("the plan has 2 threads for 1 core, and they wait for each other: use at most 1",)

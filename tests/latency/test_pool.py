@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import latency
 from latency import QUICK, Device, DeviceError, DeviceInfo, Failed, InvalidDevice, Measurement, TimingPlan, Unreachable, open_device
 from latency.devices import Model
 from latency.pool import LOSSES, DevicePool
@@ -186,3 +187,32 @@ def test_closed_pool_refuses_and_may_be_closed_again() -> None:
         pool.close()
         with pytest.raises(DeviceError, match="closed"):
             pool.time(NETS, QUICK)
+
+
+def test_device_that_is_back_after_the_pool_was_closed_is_let_go() -> None:
+    devices = [open_device("fake:lost=1"), second := open_device("fake")]
+
+    def open_one(spec: str) -> Device:
+        if len(devices) == 1:
+            pool.close()
+        return devices.pop(0)
+
+    pool = DevicePool(["x"], say=lambda text: None, open_one=open_one, wait_s=60, poll_s=0.01)
+    with pytest.raises(DeviceError, match="the device pool is closed"):
+        pool.time(NETS, QUICK)
+    with pytest.raises(DeviceError, match="the device fake is closed"):
+        second.time(NETS, QUICK)
+
+
+def test_device_that_others_measure_on_is_not_lost() -> None:
+    class InUse(Busy):
+        def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
+            self._notes.append(1)
+            raise latency.Busy("x was not free")
+
+    tries = list[int]()
+    with opened("x", open_one=lambda spec: InUse(tries)) as pool:  # say fails the test: nothing is lost
+        for _ in range(2):
+            with pytest.raises(latency.Busy, match="x was not free"):
+                pool.time(NETS, QUICK)
+    assert tries == [1, 1]

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,18 +13,19 @@ import numpy as np
 import pytest
 
 from latency import QUICK, TimingPlan
-from latency.store import KEPT_DAYS, LatencyStore, open_store, plan_sha256, store_path
+from latency.store import KEPT_DAYS, LatencyStore, _connected, _set_aside, open_store, plan_sha256, store_path
 from tests.latency.taken import DEVICE, taken
 
 ROOT = Path(__file__).resolve().parents[2]
 A, B = "a" * 64, "b" * 64
 WRITER = """
 import sys
+from datetime import datetime
 from pathlib import Path
 from latency.store import LatencyStore
-from tests.latency.taken import taken
+from tests.latency.taken import NOW, taken
 path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-store = LatencyStore(path, warn=lambda text: print(text, file=sys.stderr))
+store = LatencyStore(path, warn=lambda text: print(text, file=sys.stderr), now=lambda: datetime.fromisoformat(NOW))
 for i in range(count):
     store.keep([taken(f"{name}-{i}")])
     print(i, flush=True)
@@ -265,3 +267,23 @@ def test_closed_store_is_empty_and_may_be_closed_again(store: LatencyStore) -> N
     store.close()
     store.close()
     assert store.find([A], DEVICE, QUICK) == {}
+
+
+def test_store_that_another_holds_is_not_taken_for_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "latencies.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE t (a)")
+        db.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr("latency.store.BUSY_S", 0.01)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            _set_aside(path)
+    assert path.exists()
+    path.write_bytes(b"garbage" * 1000)
+    aside = _set_aside(path)
+    assert aside is not None
+    assert aside.name == "latencies.sqlite.broken-1"
+
+
+def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    with closing(_connected(tmp_path / "latencies.sqlite")) as db:
+        assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: in WAL mode, NORMAL (1) waits at checkpoints only

@@ -11,7 +11,7 @@ from latency.errors import Failed, InvalidTable, Unreachable
 from latency.onnx_graph import emit_piece
 from latency.piece_work import piece_work
 from latency.plan import TABLE
-from latency.table_building import build, go_plan, network_plan, open_record, spread, time_each, work_left
+from latency.table_building import Work, build, go_plan, network_plan, open_record, spread, time_each, work_left
 from latency.table_record import AGAIN, TimedNetwork, TimedPiece, read
 from search_spaces import pieces
 from tests.latency.tables import HEAD, SMALL, built, conditions, no_tick
@@ -186,3 +186,11 @@ def test_device_that_is_closed_leaves_a_table_to_go_on_with(tmp_path: Path) -> N
     with pytest.raises(Exception, match="closed"):
         build(open_record(path, conditions()), SMALL, device, no_tick)
     assert read(path).rows == ()
+
+
+@pytest.mark.parametrize("fail", [12, 30])
+def test_finished_table_with_pieces_that_cannot_run_is_not_measured_again(tmp_path: Path, fail: int) -> None:
+    record = built(tmp_path / "t.jsonl", f"fake:fail={fail}").record
+    assert record.unable
+    assert work_left(record, SMALL) == Work(pieces=0, again=0, networks=0)
+    build(record, SMALL, open_device("fake:lost=1"), no_tick)  # which would be lost if it timed the anchors

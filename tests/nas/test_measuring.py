@@ -9,9 +9,12 @@ import pytest
 
 from latency import QUICK, DeviceInfo, Failed, Measurement, TimingPlan, Unreachable, open_device
 from latency.devices import Model
+from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import LatencyStore
-from nas.measuring import Meter, Timed, measure
+from latency.table import Estimate
+from nas.measuring import Meter, Priced, Timed, measure
+from search_spaces import Architecture, Block, Head
 from tests.latency.models import conv_net
 
 NETS = [conv_net(ch=n) for n in (4, 8, 12, 16, 20)]
@@ -153,3 +156,26 @@ def test_measuring_side_by_side_is_on_one_device() -> None:
     with closing(DevicePool(list(boards), say=pytest.fail, open_one=boards.__getitem__)) as pool:
         measure(pool, NETS, QUICK)
     assert sorted(n for board in boards.values() for n in board.asked) == [5]
+
+
+class Partial:
+    """Says 7 ms of every network but one, of which it knows nothing."""
+
+    def __init__(self, unknown: Architecture) -> None:
+        self._unknown = unknown
+
+    def estimate_many(self, archs: Sequence[Architecture]) -> list[Estimate]:
+        assert self._unknown not in archs
+        return [Estimate(ms=7.0, low_ms=6.0, high_ms=8.0) for _ in archs]
+
+    def missing(self, archs: Sequence[Architecture]) -> list[Architecture]:
+        return [arch for arch in archs if arch == self._unknown]
+
+
+def test_network_that_the_table_lacks_is_measured() -> None:
+    archs = [Architecture(input_chw=(3, 8, 8), blocks=(Block(op="conv", in_ch=3, out_ch=n),), head=Head(outputs=2)) for n in (4, 5, 6)]
+    meter = Meter(open_device("fake"), table=Partial(archs[1]))
+    found = [p for p in meter.price(archs, None) if isinstance(p, Priced)]
+    assert [p.source for p in found] == ["estimate", "measured", "estimate"]
+    assert (meter.estimated, meter.measured) == (2, 1)
+    assert found[1].latency.p50_ms == open_device("fake").time([emit(archs[1])], QUICK)[0].p50_ms

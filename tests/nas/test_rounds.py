@@ -255,6 +255,9 @@ class Table:
         exact = [m.p50_ms for m in self._device.time([emit(a) for a in archs], QUICK)]
         return [Estimate(ms=v * (1 + self._off), low_ms=v * (1 - self._off), high_ms=v * (1 + 3 * self._off)) for v in exact]
 
+    def missing(self, archs: Sequence[Architecture]) -> tuple[Architecture, ...]:
+        return ()
+
 
 def screened(given: RunConfig, out: Path, *, at_most: int = 10_000, off: float = 0.05, **more: Any) -> Meter:  # Any: SearchRounds' own
     meter = Meter(open_device("fake"), table=Table(off))
@@ -306,3 +309,17 @@ def test_screened_search_broken_off_goes_on_as_an_unbroken_one(tmp_path: Path, o
     screened(given, tmp_path / "run", overlap=overlap, at_most=done)
     screened(given, tmp_path / "run", overlap=overlap)
     assert sorted(rows(tmp_path / "run"), key=lambda r: r.number or 0) == sorted(rows(tmp_path / "whole"), key=lambda r: r.number or 0)
+
+
+def test_candidates_that_measuring_showed_to_be_too_slow_are_not_trained_anew(tmp_path: Path) -> None:
+    class Hopeful(Table):
+        """A table by which everything takes half of what it does, and that is sure of it."""
+
+        def estimate_many(self, archs: Sequence[Architecture]) -> list[Estimate]:
+            return [Estimate(ms=e.ms / 2, low_ms=e.ms / 2, high_ms=e.ms / 2) for e in super().estimate_many(archs)]
+
+    given = config(tmp_path, trials=8, max_ms=0.04)
+    for expected in (8, 0):
+        with searching(given, tmp_path / "run", meter=Meter(open_device("fake"), table=Hopeful(0.0))) as rounds:
+            assert len(drive(rounds)) == expected
+    assert any(r.status == "infeasible" and r.score is not None for r in rows(tmp_path / "run"))
