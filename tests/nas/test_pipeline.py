@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from latency.build_table import main as build_table
@@ -39,6 +40,7 @@ def table_of(folder: Path, device: str, space: str = "small.toml") -> Path:
     return folder / "t.jsonl"
 
 
+@pytest.mark.slow
 def test_search_measures_what_its_table_lacks_and_says_so(tmp_path: Path) -> None:
     table = table_of(tmp_path, "fake:fail=9")
     lacking = len(open_table(table).record.unable)
