@@ -52,7 +52,7 @@ def test_search_waits_for_its_only_device_and_goes_on_as_an_unbroken_one(tmp_pat
                 plug.touch()
     assert process.wait(60) == 0, told
     assert any("is lost: the device fake is unplugged" in line for line in told)
-    assert any(line.startswith(f"waiting for fake:there={plug}, at most 15 min") for line in told)
+    assert any(line.startswith(f"waiting for fake:there={plug}, at most ") for line in told)
     assert any("is there, and measuring goes on" in line for line in told)
     assert proposals(rows(out)) == proposals(rows(tmp_path / "whole"))
     assert front(out).equals(front(tmp_path / "whole"))
