@@ -85,7 +85,7 @@ class TimingPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 QUICK = TimingPlan(cores="big")
-"""For the search, in one process: a network of 0.1–2 ms takes about 0.2 s; known to 2 % where the computer is quiet."""
+"""For the search, in one process: at most 0.85 s a network; known to 2 % where the computer is quiet."""
 
 TABLE = TimingPlan(
     cores="big", processes=3, anchor=True, warmup_runs=3, warmup_ms=10.0, block_runs=50, block_ms=1.5, min_rounds=8, min_samples=16,
