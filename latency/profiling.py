@@ -95,16 +95,15 @@ def widened(results: Sequence[Result], store: LatencyStore) -> list[Result]:
     It is that under publish, else table, else the plan quick itself: measured again, a model is in another process.
     """
     return [
-        msgspec.structs.replace(r, sessions=(msgspec.structs.replace(r.sessions[0], between_cv=_spread(r.sessions[0], store)),))
+        msgspec.structs.replace(r, sessions=(_widened(r.sessions[0], store),))
         if len(r.sessions) == 1 and r.sessions[0].process_cv is None
         else r
         for r in results
     ]
 
 
-def _spread(taken: Measurement, store: LatencyStore) -> float:
-    known = (store.spread(taken.device.id, name) for name in ("publish", "table", "quick"))
-    return next((cv for cv in known if cv), 0.0)
+def _widened(taken: Measurement, store: LatencyStore) -> Measurement:
+    return msgspec.structs.replace(taken, between_cv=store.known_spread(taken.device.id) or 0.0)
 
 
 def compared(results: Sequence[Result]) -> dict[str, Comparison]:

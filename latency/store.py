@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from latency.measurement import DeviceInfo, Measurement
-from latency.plan import TimingPlan
+from latency.plan import PLANS, TimingPlan
 from latency.user_cache import user_cache
 
 __all__ = ["KEPT_DAYS", "LatencyStore", "open_store", "plan_sha256", "store_path", "variation"]
@@ -85,6 +85,11 @@ class LatencyStore:
         for *key, processes in rows:
             models.setdefault(tuple(key), []).extend(json.loads(processes))
         return variation(models.values())
+
+    def known_spread(self, device_id: str) -> float | None:
+        """The device's ``spread`` by the most thorough plan that tells one; None where none does."""
+        found = (self.spread(device_id, name) for name in reversed(PLANS))
+        return next((cv for cv in found if cv is not None), None)
 
     def close(self) -> None:
         """Let go of the file; closing twice is no error, and a closed store is empty."""

@@ -10,9 +10,8 @@ import msgspec
 import numpy as np
 
 from latency.console import Tick
-from latency.devices.base import Device, Model
+from latency.devices.base import Device, Model, time_each
 from latency.errors import Failed, InvalidTable
-from latency.measurement import Measurement
 from latency.onnx_graph import emit, emit_piece
 from latency.plan import TimingPlan
 from latency.table import calibrated
@@ -36,7 +35,7 @@ from search_spaces.architecture import Architecture, Piece, pieces
 from search_spaces.space import SearchSpace
 
 __all__ = [
-    "Work", "anchor_networks", "batches", "build", "go_plan", "network_plan", "open_record", "time_each", "time_networks", "work_left",
+    "Work", "anchor_networks", "batches", "build", "go_plan", "network_plan", "open_record", "time_networks", "work_left",
 ]  # fmt: skip
 
 BATCH, NETWORK_BATCH = 32, 8  # models that take turns, beside the anchor: all of them are in memory at once
@@ -175,23 +174,6 @@ def time_networks(
 def batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     """The items in their order, ``size`` at a time."""
     return (items[i : i + size] for i in range(0, len(items), size))
-
-
-def time_each(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
-    """Each model's measurement, all in turns; one that the device cannot run is left out and the others begin again.
-
-    Raises:
-        DeviceError: the device itself fails, or is gone.
-    """
-    found: dict[int, Measurement | Failed] = {}
-    while left := [i for i in range(len(models)) if i not in found]:
-        try:
-            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
-        except Failed as error:
-            if error.model_index is None:
-                raise
-            found[left[error.model_index]] = error
-    return [found[i] for i in range(len(models))]
 
 
 def spread(values: Sequence[float], count: int) -> list[int]:

@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 
 from latency import PUBLISH, Device, Failed, TimingPlan
+from latency.devices.base import time_each
 from latency.onnx_graph import emit
 from nas import objective, pareto
 from nas.config import RunConfig
 from nas.cost import count
 from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
-from nas.measuring import Meter, measure
+from nas.measuring import Meter
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Latency, RunFolder
 from nas.tasks.task import Task
@@ -189,7 +190,7 @@ def final_plan(models: int, plan: TimingPlan = PUBLISH) -> TimingPlan:
 def remeasured(rows: Sequence[Candidate], models: Sequence[Path], device: Device, plan: TimingPlan) -> list[Candidate]:
     """The rows with latencies of their exported files, all interleaved in one session, so that they can be compared."""
     found = []
-    for row, result in zip(rows, measure(device, models, plan), strict=True):
+    for row, result in zip(rows, time_each(device, models, plan), strict=True):
         if isinstance(result, Failed):
             raise result
         found.append(msgspec.structs.replace(row, latency=Latency.of(result), latency_source="measured"))

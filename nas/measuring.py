@@ -10,7 +10,7 @@ import msgspec
 
 from latency import QUICK, Device, Failed, Measurement, TimingPlan
 from latency.console import duration
-from latency.devices.base import Model, model_bytes, sha256
+from latency.devices.base import Model, model_bytes, sha256, time_each
 from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import LatencyStore, variation
@@ -18,7 +18,7 @@ from nas.screening import Estimates, estimated, is_clear_of
 from nas.store import Latency
 from search_spaces.architecture import Architecture
 
-__all__ = ["Meter", "Priced", "Timed", "measure"]
+__all__ = ["Meter", "Priced", "Timed"]
 
 PLAN_NAME, PROCESSES = "quick", 3
 
@@ -123,8 +123,7 @@ class Meter:
     def _stored_spread(self) -> float | None:
         if self._store is None:
             return None
-        found = (self._store.spread(self.device.info().id, name) for name in (PLAN_NAME, "publish"))
-        return next((cv for cv in found if cv is not None), None)
+        return self._store.known_spread(self.device.info().id)
 
     def _widened(self, timed: Timed | Failed) -> Timed | Failed:
         if isinstance(timed, Failed) or self._between_cv is None:
@@ -156,29 +155,12 @@ def _priced(timed: Timed | Failed) -> Priced | Failed:
     return Priced(latency=Latency.of(timed.measurement), source="store" if timed.is_stored else "measured")
 
 
-def measure(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
-    """Each model's latency, all interleaved in one go; a model that the device cannot run is left out of it.
-
-    Raises:
-        DeviceError: the device itself fails, or is gone.
-    """
-    found: dict[int, Measurement | Failed] = {}
-    while left := [i for i in range(len(models)) if i not in found]:
-        try:
-            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
-        except Failed as error:
-            if error.model_index is None:
-                raise
-            found[left[error.model_index]] = error
-    return [found[i] for i in range(len(models))]
-
-
 def _apart(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
-    """As ``measure``; a pool's devices share the models out among them, each interleaving its own."""
+    """As ``time_each``; a pool's devices share the models out among them, each interleaving its own."""
     if not isinstance(device, DevicePool) or min(device.size, len(models)) < 2:
-        return measure(device, models, plan)
+        return time_each(device, models, plan)
     lanes = min(device.size, len(models))
-    calls = [partial(measure, device, models[i::lanes], plan) for i in range(lanes)]
+    calls = [partial(time_each, device, models[i::lanes], plan) for i in range(lanes)]
     with ThreadPoolExecutor(lanes) as threads:
         futures = [threads.submit(call) for call in calls]
         try:

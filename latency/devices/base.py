@@ -12,7 +12,7 @@ from latency.plan import TimingPlan
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Device", "Model", "model_bytes", "sha256"]
+__all__ = ["Device", "Model", "model_bytes", "sha256", "time_each"]
 
 Model: TypeAlias = "bytes | Path | ModelProto"
 
@@ -48,6 +48,23 @@ def model_bytes(models: Sequence[Model]) -> tuple[bytes, ...]:
         Failed: a file cannot be read.
     """
     return tuple(_bytes(model, i) for i, model in enumerate(models))
+
+
+def time_each(device: Device, models: Sequence[Model], plan: TimingPlan) -> list[Measurement | Failed]:
+    """Each model's measurement, all in turns; one that the device cannot run is left out and the others begin again.
+
+    Raises:
+        DeviceError: the device itself fails, or is gone.
+    """
+    found: dict[int, Measurement | Failed] = {}
+    while left := [i for i in range(len(models)) if i not in found]:
+        try:
+            found |= dict(zip(left, device.time([models[i] for i in left], plan), strict=True))
+        except Failed as error:
+            if error.model_index is None:
+                raise
+            found[left[error.model_index]] = error
+    return [found[i] for i in range(len(models))]
 
 
 def sha256(data: bytes) -> str:

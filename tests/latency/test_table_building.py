@@ -7,11 +7,12 @@ import msgspec
 import pytest
 
 from latency.devices import open_device
+from latency.devices.base import time_each
 from latency.errors import Failed, InvalidTable, Unreachable
 from latency.onnx_graph import emit_piece
 from latency.piece_work import piece_work
 from latency.plan import TABLE
-from latency.table_building import Work, build, go_plan, network_plan, open_record, spread, time_each, work_left
+from latency.table_building import Work, build, go_plan, network_plan, open_record, spread, work_left
 from latency.table_record import AGAIN, TimedNetwork, TimedPiece, read
 from search_spaces import pieces
 from tests.latency.tables import HEAD, SMALL, built, conditions, no_tick

@@ -9,11 +9,12 @@ import pytest
 
 from latency import QUICK, DeviceInfo, Failed, Measurement, TimingPlan, Unreachable, open_device
 from latency.devices import Model
+from latency.devices.base import time_each
 from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import LatencyStore
 from latency.table import Estimate
-from nas.measuring import Meter, Priced, Timed, measure
+from nas.measuring import Meter, Priced, Timed
 from search_spaces import Architecture, Block, Head
 from tests.latency.models import conv_net
 
@@ -154,7 +155,7 @@ def test_error_of_one_device_ends_the_wait_of_the_other() -> None:
 def test_measuring_side_by_side_is_on_one_device() -> None:
     boards = {spec: Board() for spec in ("one", "two")}
     with closing(DevicePool(list(boards), say=pytest.fail, open_one=boards.__getitem__)) as pool:
-        measure(pool, NETS, QUICK)
+        time_each(pool, NETS, QUICK)
     assert sorted(n for board in boards.values() for n in board.asked) == [5]
 
 

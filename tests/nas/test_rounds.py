@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from latency import QUICK, Failed, open_device
+from latency.devices.base import time_each
 from latency.onnx_graph import emit
 from latency.table import Estimate
 from nas.config import RunConfig
 from nas.errors import Stopped
 from nas.finals import search_front
 from nas.jobs import Done, Job, Outcome
-from nas.measuring import Meter, measure
+from nas.measuring import Meter
 from nas.proposals import Proposals
 from nas.rounds import PROPOSALS_PER_TRIAL, SearchRounds
 from nas.store import Candidate, open_run, read_rows
@@ -233,8 +234,8 @@ def test_time_reserved_for_the_finals_ends_the_search_early(tmp_path: Path) -> N
 def test_measuring_leaves_out_what_cannot_run() -> None:
     device = open_device("fake:fail=2")
     archs = [Architecture(input_chw=(3, 8, 8), blocks=(Block(op="conv", in_ch=3, out_ch=n),), head=Head(outputs=2)) for n in range(4, 20)]
-    together = measure(device, [emit(a) for a in archs], QUICK)
-    alone = [measure(device, [emit(a)], QUICK)[0] for a in archs]
+    together = time_each(device, [emit(a) for a in archs], QUICK)
+    alone = [time_each(device, [emit(a)], QUICK)[0] for a in archs]
     assert [isinstance(m, Failed) for m in together] == [isinstance(m, Failed) for m in alone]
     assert 0 < sum(isinstance(m, Failed) for m in together) < len(archs)
 
