@@ -34,6 +34,23 @@ def watching(holds: Callable[[], bool], then: Callable[[], object]) -> Iterator[
         thread.join()
 
 
+def search_unplugged_once(out: Path, *arguments: object, unplug: Callable[[], object], plug_in: Callable[[], object]) -> list[str]:
+    """Runs a search whose device goes once two candidates are trained, and comes back once the search waits for it; what it said."""
+    process, told = start(*arguments, "--out", out), list[str]()
+    assert process.stderr is not None
+    try:
+        with watching(lambda: line_count(out) >= 2, unplug):
+            for line in process.stderr:
+                told.append(line.rstrip())
+                if line.startswith("waiting for"):
+                    plug_in()
+        assert process.wait(60) == 0, told
+    finally:
+        process.kill()
+        process.communicate()
+    return told
+
+
 @pytest.mark.slow
 def test_search_waits_for_its_only_device_and_goes_on_as_an_unbroken_one(tmp_path: Path) -> None:
     plug, out = tmp_path / "plugged", tmp_path / "run"
@@ -43,14 +60,7 @@ def test_search_waits_for_its_only_device_and_goes_on_as_an_unbroken_one(tmp_pat
     given = saved(config(tmp_path, devices=(f"fake:there={plug},sleep_ms=20",)), tmp_path)
 
     # the second round is not measured before the first is trained
-    process, told = start("--config", given, "--out", out), list[str]()
-    assert process.stderr is not None
-    with watching(lambda: line_count(out) >= 2, plug.unlink):
-        for line in process.stderr:
-            told.append(line)
-            if line.startswith("waiting for"):
-                plug.touch()
-    assert process.wait(60) == 0, told
+    told = search_unplugged_once(out, "--config", given, unplug=plug.unlink, plug_in=plug.touch)
     assert any("is lost: the device fake is unplugged" in line for line in told)
     assert any(line.startswith(f"waiting for fake:there={plug}, at most ") for line in told)
     assert any("is there, and measuring goes on" in line for line in told)

@@ -1,7 +1,7 @@
 """Whole searches on a board and on a phone, each unplugged once on the way: a real sshd, and a real adbd with the real adb."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,7 +10,7 @@ import pytest
 from tests.latency.devices.phones import RUNTIME, left_on
 from tests.latency.devices.sshd import Board, board
 from tests.nas.small import config, front, line_count, rows, saved, start
-from tests.nas.test_search_devices import watching
+from tests.nas.test_search_devices import search_unplugged_once, watching
 from tests.phone.phone import SERIAL, FakePhone, phone
 
 # Both wait for adb or ssh to find out that the other side is gone, and the phone's processor is emulated.
@@ -39,23 +39,6 @@ def own_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeP
     with phone(folder) as made:
         monkeypatch.setenv("ADB", str(made.adb))
         yield made
-
-
-def search_unplugged_once(out: Path, *arguments: object, unplug: Callable[[], object], plug_in: Callable[[], object]) -> list[str]:
-    """Runs a search whose device goes once two candidates are trained, and comes back once the search waits for it; what it said."""
-    process, told = start(*arguments, "--out", out), list[str]()
-    assert process.stderr is not None
-    try:
-        with watching(lambda: line_count(out) >= 2, unplug):
-            for line in process.stderr:
-                told.append(line.rstrip())
-                if line.startswith("waiting for"):
-                    plug_in()
-        assert process.wait(60) == 0, told
-    finally:
-        process.kill()
-        process.communicate()
-    return told
 
 
 def assert_whole(out: Path, kind: str, told: list[str]) -> None:
