@@ -56,8 +56,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Latency in ms = the sum over ``TERMS`` of coefficient × the network's total, and what came of it on networks not fitted to.
+    """Latency in ms = the sum over ``TERMS`` of coefficient × the network's total, fitted to ``fitted`` networks.
 
+    How good it is was found by holding some of them out of a first fit: the errors and the interval are those of that fit on them.
     A measurement lies within a factor ``ratio_90`` of its estimate in at least 90 % of cases, as the held-out networks have it
     (split conformal prediction; of fewer than 9 networks it is the largest factor seen). ``sum_alone`` is how the bare sum of the
     pieces does, ``line`` how ``a + b · sum`` does, for comparison.
@@ -90,17 +91,19 @@ def estimates_ms(coefficients: Sequence[float] | Array, totals: Array) -> Array:
 
 
 def fit_calibration(fit: tuple[Array, Array], held_out: tuple[Array, Array]) -> Calibration:
-    """The calibration fitted to networks and judged by others; each is a pair of totals (N, 7) and measured latencies (N,) in ms.
+    """The calibration fitted to all networks; its errors are those of one fitted to ``fit`` alone on the ``held_out`` ones.
 
-    Ridge regression on relative errors; how strongly the terms beside ``a + b · sum`` are held back is chosen by leaving out each
-    fitted network in turn. With fewer than 8 networks ``b · sum`` is all.
+    Each is a pair of totals (N, 7) and measured latencies (N,) in ms. Ridge regression on relative errors; how strongly the terms
+    beside ``a + b · sum`` are held back is chosen by leaving out each fitted network in turn. With fewer than 8 networks ``b · sum``
+    is all.
     """
-    penalty = _best_penalty(*fit)
-    coefficients, line = _fit(*fit, penalty), _fit(*fit, PENALTIES[-1])
     totals, measured_ms = held_out
-    estimated_ms = estimates_ms(coefficients, totals)
+    estimated_ms = estimates_ms(_fit(*fit, _best_penalty(*fit)), totals)
+    line = _fit(*fit, PENALTIES[-1])
+    every = np.concatenate([fit[0], totals]), np.concatenate([fit[1], measured_ms])
+    penalty = _best_penalty(*every)
     return Calibration(
-        coefficients=tuple(coefficients.tolist()), penalty=penalty, fitted=len(fit[1]),
+        coefficients=tuple(_fit(*every, penalty).tolist()), penalty=penalty, fitted=len(every[1]),
         ratio_90=_ratio_90(estimated_ms, measured_ms), held_out=Judged.of(estimated_ms, measured_ms),
         line=Judged.of(estimates_ms(line, totals), measured_ms), sum_alone=Judged.of(totals[:, 0], measured_ms),
     )  # fmt: skip

@@ -29,6 +29,15 @@ def test_a_law_of_these_terms_is_found() -> None:
     assert found.line.mape > 0.01
 
 
+def test_coefficients_are_those_of_all_networks_and_errors_those_of_the_held_out() -> None:
+    fit, other = drawn(40, 0), drawn(40, 1)
+    found = fit_calibration((fit, fit[:, 0]), (other, 1.2 * other[:, 0]))
+    assert found.held_out.bias == pytest.approx(1 / 1.2 - 1, abs=0.003)
+    assert found.fitted == 80
+    middle = float((estimates_ms(found.coefficients, other) / other[:, 0]).mean())
+    assert 1.05 < middle < 1.15
+
+
 def test_terms_that_carry_only_noise_are_held_back() -> None:
     fit, other, rng = drawn(40, 0), drawn(200, 1), np.random.default_rng(2)
     noisy_ms = (0.1 + 1.2 * fit[:, 0]) * (1 + 0.05 * rng.standard_normal(40))
@@ -38,8 +47,8 @@ def test_terms_that_carry_only_noise_are_held_back() -> None:
 
 
 def test_few_networks_give_a_single_factor() -> None:
-    fit = drawn(5, 0)
-    found = fit_calibration((fit, 1.25 * fit[:, 0]), (fit, 1.25 * fit[:, 0]))
+    fit, other = drawn(4, 0), drawn(3, 1)
+    found = fit_calibration((fit, 1.25 * fit[:, 0]), (other, 1.25 * other[:, 0]))
     assert found.coefficients == pytest.approx((0, 1.25, 0, 0, 0, 0, 0, 0))
 
 
