@@ -17,6 +17,7 @@ __all__ = ["TERMS", "Calibration", "Judged", "estimates_ms", "fit_calibration", 
 
 TERMS = (
     "constant", "pieces_ms", "fed_elements", "gated_elements", "pooled_elements", "weights_up_to_512_kib", "weights_up_to_4_mib", "pieces",
+    "pieces_ms_by_map", "pieces_ms_by_map_squared", "pieces_ms_of_kernel_1",
 )  # fmt: skip
 CACHES = (2**17, 2**20)  # float32 weights that a small and a large cache of a core hold; the ridge says which of them counts
 FREE = 2  # terms that the ridge leaves alone: the constant and the sum
@@ -74,17 +75,23 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def piece_terms(piece: Piece, ms: float) -> tuple[float, ...]:
-    """What a piece that takes ``ms`` by itself adds to each term but the constant; elements and weights in millions."""
+    """What a piece that takes ``ms`` by itself adds to each term but the constant; elements and weights in millions.
+
+    By map: times log2 of the pixels that come in, in tens.
+    """
     work, layer = piece_work(piece), piece.layer
+    log_pixels = math.log2(math.prod(piece.in_chw[1:])) / 10
+    kernel = layer.kernel if isinstance(layer, Block) else 1
     is_gated = isinstance(layer, Block) and layer.se_ch > 0
     is_pooled = isinstance(layer, Block) and layer.skip == "pool"
     out = work.out_elements / 1e6
     cached = (min(work.weights, held) / 1e6 for held in CACHES)
-    return (ms, work.in_elements / 1e6, out * is_gated, out * is_pooled, *cached, 1.0)
+    by_map = (ms * log_pixels, ms * log_pixels**2, ms * (kernel == 1))
+    return (ms, work.in_elements / 1e6, out * is_gated, out * is_pooled, *cached, 1.0, *by_map)
 
 
 def estimates_ms(coefficients: Sequence[float] | Array, totals: Array) -> Array:
-    """Latencies (N,) of networks whose terms but the constant sum to ``totals`` (N, 7)."""
+    """Latencies (N,) of networks whose terms but the constant sum to ``totals`` (N, 10)."""
     sums = totals[:, 0]
     found: Array = coefficients[0] + totals @ np.asarray(coefficients[1:])
     return np.clip(found, sums / FURTHEST, sums * FURTHEST)
@@ -93,7 +100,7 @@ def estimates_ms(coefficients: Sequence[float] | Array, totals: Array) -> Array:
 def fit_calibration(fit: tuple[Array, Array], held_out: tuple[Array, Array]) -> Calibration:
     """The calibration fitted to all networks; its errors are those of one fitted to ``fit`` alone on the ``held_out`` ones.
 
-    Each is a pair of totals (N, 7) and measured latencies (N,) in ms. Ridge regression on relative errors; how strongly the terms
+    Each is a pair of totals (N, 10) and measured latencies (N,) in ms. Ridge regression on relative errors; how strongly the terms
     beside ``a + b · sum`` are held back is chosen by leaving out each fitted network in turn. With fewer than 8 networks ``b · sum``
     is all.
     """
@@ -110,12 +117,12 @@ def fit_calibration(fit: tuple[Array, Array], held_out: tuple[Array, Array]) -> 
 
 
 def total_terms(networks: Iterable[Sequence[tuple[float, ...]]]) -> Array:
-    """The terms of networks' pieces, summed: (N, 7)."""
+    """The terms of networks' pieces, summed: (N, 10)."""
     return np.array([np.sum(terms, axis=0) for terms in networks], dtype=np.float64).reshape(-1, len(TERMS) - 1)
 
 
 def _fit(totals: Array, measured_ms: Array, penalty: float) -> Array:
-    """Coefficients (8,) that make estimate / measurement − 1 small, the terms from ``FREE`` on held back."""
+    """Coefficients (11,) that make estimate / measurement − 1 small, the terms from ``FREE`` on held back."""
     x = np.column_stack([np.ones(len(totals)), totals])
     if len(x) < FEWEST:
         ratio = float(np.median(measured_ms / totals[:, 0]))

@@ -16,7 +16,7 @@ from latency.levelling import levelled
 from latency.measurement import DeviceInfo
 from latency.plan import PLANS, TimingPlan
 from latency.predictor import Predictor, fit_predictor
-from latency.table_record import AGAIN, Calibrated, Record, Timing, read
+from latency.table_record import AGAIN, Record, Timing, read
 from search_spaces.architecture import Architecture, Head, Piece, pieces
 
 __all__ = ["Drift", "Estimate", "LatencyTable", "anchor_ms", "calibrated", "command", "networks_ms", "open_table", "pieces_ms"]
@@ -67,10 +67,9 @@ class LatencyTable:
         Raises:
             InvalidTable: the table is not finished.
         """
-        found = record.of(Calibrated)
-        if not found:
+        if record.calibration is None:
             raise InvalidTable(f"{record.path} is not finished: run {command(record)}")
-        self.record, self.calibration = record, found[-1].calibration
+        self.record, self.calibration = record, record.calibration
         self.pieces_ms = pieces_ms(record)
         self._terms = {piece: piece_terms(piece, ms) for piece, ms in self.pieces_ms.items()}
         self._predict = predict
