@@ -1,6 +1,5 @@
 """Where a network's time goes: ONNX Runtime's own profile, taken on this computer in a session that is never timed."""
 
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from latency.errors import Failed
 from latency.model_files import NamedModel
 from latency.model_inputs import made_up
 from latency.plan import TimingPlan
+from latency.scratch import Scratch
 
 __all__ = ["Node", "PerOp", "draw", "lines", "profile_ops", "read_profile"]
 
@@ -69,9 +69,9 @@ def profile_ops(model: NamedModel, plan: TimingPlan) -> PerOp:
     """
     from latency.reference import open_session, reason
 
-    with tempfile.TemporaryDirectory(prefix="latency-") as folder:
+    with Scratch() as folder:
         here = msgspec.structs.replace(plan, provider="cpu")
-        session = open_session(model.model, here, name=model.name, profile_prefix=str(Path(folder, "profile")))
+        session = open_session(model.model, here, name=model.name, profile_prefix=str(folder / "profile"))
         feed = made_up(model.inputs)
         began, runs = time.monotonic(), 0
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from latency.devices.base import sha256
 from latency.model_files import NamedModel
 from latency.model_inputs import InvalidModel, made_up
 from latency.ort import onnxruntime_module
+from latency.scratch import Scratch
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -46,8 +46,8 @@ def quantize_int8(model: bytes, samples: Sequence[Sample], *, label: str = "the 
         raise InvalidModel(f"{label}: to find the ranges of its activations at least one sample of its inputs is needed")
     found = onnx.load_model_from_string(model)
     _require_float(found, label)
-    with tempfile.TemporaryDirectory(prefix="quantize-") as folder, _silent():
-        prepared, made = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
+    with Scratch() as folder, _silent():
+        prepared, made = folder / "prepared.onnx", folder / "int8.onnx"
         try:
             _quantize(found, prepared, made, samples)
         except Exception as error:  # ONNX Runtime's exceptions have no common base

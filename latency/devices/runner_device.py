@@ -4,7 +4,6 @@ import hashlib
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from latency.processes import Part, combined, in_processes
 from latency.runner import program_for
 from latency.runner.job import Guard, InvalidResult, JobModel, ModelResult, RunnerResult, decode, encode, limit_s
 from latency.runtime import RuntimeLibrary
+from latency.scratch import Scratch
 
 __all__ = ["RunnerDevice"]
 
@@ -171,8 +171,7 @@ class RunnerDevice:
         transport = self._transport
         runner, _ = self._deployed or self._deploy()
         job = f"{transport.folder}/job-{secrets.token_hex(8)}"
-        with tempfile.TemporaryDirectory(prefix="latency-job-") as folder:
-            here = Path(folder)
+        with Scratch() as here:
             (here / "job").write_bytes(data)
             try:
                 transport.push(here / "job", job)
@@ -250,8 +249,8 @@ class RunnerDevice:
 
     def _push_program(self, target: str) -> None:
         """An installed wheel may have lost the mark that makes a file executable."""
-        with tempfile.TemporaryDirectory(prefix="latency-runner-") as folder:
-            program = Path(shutil.copyfile(self._program, Path(folder) / "runner"))
+        with Scratch() as folder:
+            program = Path(shutil.copyfile(self._program, folder / "runner"))
             program.chmod(0o755)
             self._transport.push(program, target)
 

@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from latency.devices.remote_device import open_link, split_address
@@ -12,6 +11,7 @@ from latency.devices.remote_shell import Finished, finish
 from latency.devices.runner_device import RunnerDevice
 from latency.errors import InvalidDevice, Unreachable
 from latency.runtime_source import for_linux
+from latency.scratch import Scratch
 
 __all__ = ["SshLink", "open_ssh", "parse_address"]
 
@@ -72,7 +72,7 @@ class SshLink:
     def __init__(self, address: str) -> None:
         self._destination, self._port = parse_address(address)
         self.name = f"ssh {address}"
-        self._socket: tempfile.TemporaryDirectory[str] | None = None
+        self._socket: Scratch | None = None
 
     def connect(self) -> None:
         """See ``Link.connect``."""
@@ -80,8 +80,8 @@ class SshLink:
         if program is None:
             raise Unreachable(f"{self.name}: there is no ssh on this computer: install OpenSSH's client")
         self._end_master()
-        self._socket = self._socket or tempfile.TemporaryDirectory(prefix="nas-ssh-")
-        log = Path(self._socket.name, "log")
+        self._socket = self._socket or Scratch("nas-ssh")
+        log = self._socket.path / "log"
         # -f: ssh returns once the user is let in, and the master stays; with pipes we would wait for the master's end.
         with log.open("wb") as words:
             try:
@@ -110,18 +110,18 @@ class SshLink:
         """End the shared connection and remove its socket."""
         self._end_master()
         if self._socket is not None:
-            self._socket.cleanup()
+            self._socket.close()
             self._socket = None
 
     def _ssh(self, *flags: str) -> list[str]:
         """ssh with our options; without a master at the socket it makes a connection of its own."""
-        socket = f"{self._socket.name}/s" if self._socket else "none"
+        socket = str(self._socket.path / "s") if self._socket else "none"
         port = ("-p", str(self._port)) if self._port else ()
         master = () if "-M" in flags else ("-o", "ControlMaster=no")
         return ["ssh", *flags, *port, "-S", socket, *master, *(word for option in OPTIONS for word in ("-o", option)), "--"]
 
     def _end_master(self) -> None:
-        if self._socket is not None and Path(self._socket.name, "s").exists():
+        if self._socket is not None and (self._socket.path / "s").exists():
             finish([*self._ssh("-O", "exit"), self._destination], timeout_s=CONNECT_S)
 
 

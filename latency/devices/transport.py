@@ -4,8 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
-import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from latency.errors import DeviceError, Unreachable
+from latency.scratch import Scratch
 
 __all__ = ["LocalTransport", "Result", "Transport"]
 
@@ -81,16 +80,13 @@ class LocalTransport:
     name = "local"
 
     def __init__(self) -> None:
-        self._folder = ""
-        self._remove: weakref.finalize[..., LocalTransport] | None = None
+        self._scratch: Scratch | None = None
 
     @property
     def folder(self) -> str:
         """The private folder, made at first use; it goes with the process where no one closes the transport."""
-        if self._remove is None:
-            self._folder = tempfile.mkdtemp(prefix="latency-")
-            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        return self._folder
+        self._scratch = self._scratch or Scratch()
+        return str(self._scratch.path)
 
     def run(self, command: Sequence[str], *, timeout_s: float) -> Result:
         """See ``Transport.run``."""
@@ -123,9 +119,9 @@ class LocalTransport:
 
     def close(self) -> None:
         """Remove the private folder."""
-        if self._remove is not None:
-            self._remove()
-            self._remove = None
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
 
 
 def _finish(process: "subprocess.Popen[str]", timeout_s: float) -> Result:
