@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import io
-import os
 import re
 import tarfile
 import tempfile
@@ -18,6 +17,7 @@ import msgspec
 
 from latency.elf import Elf, Libc, Machine, read_elf
 from latency.errors import InvalidRuntime
+from latency.user_cache import user_cache
 
 __all__ = ["RuntimeLibrary", "cache_folder", "from_file", "installed", "keep", "require_fit"]
 
@@ -49,8 +49,8 @@ class RuntimeLibrary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cache_folder() -> Path:
-    """Where libraries taken out of archives and downloads are kept: under ``$XDG_CACHE_HOME``, else ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hardware-aware-nas" / "runtimes"
+    """Where libraries taken out of archives and downloads are kept: ``runtimes`` in ``user_cache()``."""
+    return user_cache() / "runtimes"
 
 
 def from_file(path: Path, *, machine: str | None = None, libc: str | None = None) -> RuntimeLibrary:

@@ -1,4 +1,4 @@
-"""The folder in which things outlive a run: measured latencies, leases of devices."""
+"""The folder in which things outlive a run: measured latencies, leases of devices, runtimes for devices."""
 
 import os
 import sys

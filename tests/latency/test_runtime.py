@@ -10,6 +10,7 @@ import pytest
 from latency import InvalidRuntime
 from latency.runner import program_for
 from latency.runtime import RuntimeLibrary, cache_folder, from_file, installed, require_fit
+from latency.store import store_path
 from tests.latency.runtimes import ARM, INTEL, aar, library, wheel_of, zipped
 
 VERSION = importlib.metadata.version("onnxruntime")
@@ -17,7 +18,7 @@ VERSION = importlib.metadata.version("onnxruntime")
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
 
 
 def test_a_shared_library_is_used_where_it_lies(tmp_path: Path) -> None:
@@ -125,3 +126,7 @@ def test_a_glibc_that_is_new_enough_or_not_told_is_taken(glibc: str) -> None:
 def test_an_older_glibc_is_refused_with_a_way_out(glibc: str) -> None:
     with pytest.raises(InvalidRuntime, match=rf"needs glibc 2\.28 or newer, and pi has {glibc}: .*sherpa-onnx-core"):
         require_fit(plain(), name="pi", glibc=glibc)
+
+
+def test_libraries_are_kept_beside_the_measured_latencies(tmp_path: Path) -> None:
+    assert cache_folder().parent == store_path().parent == tmp_path / "cache"

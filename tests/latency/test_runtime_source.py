@@ -26,7 +26,7 @@ with_npm = pytest.mark.skipif(not shutil.which("npm"), reason="needs npm")
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
