@@ -19,13 +19,18 @@ from latency.elf import Elf, Libc, Machine, read_elf
 from latency.errors import InvalidRuntime
 from latency.user_cache import user_cache
 
-__all__ = ["RuntimeLibrary", "cache_folder", "from_file", "installed", "keep", "require_fit"]
+__all__ = ["RuntimeLibrary", "cache_folder", "from_file", "installed", "installed_package", "keep", "require_fit"]
 
 LIBRARY = re.compile(r"(^|/)libonnxruntime\.so(\.[\d.]+)?$")
 VERSION = re.compile(rb"VERS_(\d+\.\d+\.\d+)\0")
 ARCHIVES = (".whl", ".aar", ".zip", ".tgz", ".tar.gz")
 GLIBC = re.compile(rb"\0GLIBC_(2\.\d+)")
 OLDEST = (1, 11)  # whose C interface is the first with all that the runner calls
+# What brings the module onnxruntime: one of them is installed.
+PACKAGES = (
+    "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn", "onnxruntime-directml", "onnxruntime-migraphx",
+    "onnxruntime-rocm", "onnxruntime-training",
+)  # fmt: skip
 
 
 class RuntimeLibrary(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,12 +83,18 @@ def from_file(path: Path, *, machine: str | None = None, libc: str | None = None
 @functools.cache
 def installed() -> RuntimeLibrary | None:
     """The library of the onnxruntime package installed here, read once; None if it has none of its own, or not for Linux."""
-    try:
-        files = importlib.metadata.files("onnxruntime") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    package = installed_package()
+    files = (package.files or []) if package else []
     paths = [Path(str(f.locate())) for f in files if LIBRARY.search(f.as_posix())]
     return from_file(paths[0]) if paths and paths[0].is_file() else None
+
+
+def installed_package() -> importlib.metadata.Distribution | None:
+    """The package that brings the module onnxruntime here: the one of that name, else a variant such as onnxruntime-gpu."""
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.distribution(name)
+    return None
 
 
 def require_fit(library: RuntimeLibrary, *, name: str, page_bytes: int = 0, glibc: str = "") -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 
 from latency.errors import InvalidRuntime
-from latency.runtime import RuntimeLibrary, cache_folder, from_file, installed, keep
+from latency.runtime import RuntimeLibrary, cache_folder, from_file, installed, installed_package, keep
 from latency.scratch import Scratch
 
 __all__ = ["FETCH", "LOCAL_WAYS", "NPM_PACKAGE", "NpmPackage", "for_linux", "for_phone", "from_npm", "from_pip"]
@@ -82,9 +81,13 @@ def from_pip(machine: str, *, say: Say | None = None) -> RuntimeLibrary:
     """The glibc library of the wheel for ``machine`` and the version installed here, downloaded by pip once.
 
     Raises:
-        InvalidRuntime: pip could not download it; the text has its last line.
+        InvalidRuntime: there is no onnxruntime here, or pip could not download it; the text has its last line.
     """
-    version = importlib.metadata.version("onnxruntime")
+    package = installed_package()
+    if package is None:
+        told = "a board gets the version that is installed here"
+        raise InvalidRuntime(f"{told}, and this Python has no onnxruntime: pip install onnxruntime, or name a file with --runtime")
+    version = package.version.partition("+")[0]  # what stands behind a + names a variant's build, and PyPI has none
     kept = cache_folder() / f"onnxruntime-{version}-{machine}.txt"  # holds the name of the library: a hash cannot be known before
     if kept.is_file() and (library := _kept(kept.read_text().strip().partition("/")[0], machine)):
         return library

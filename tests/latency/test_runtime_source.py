@@ -47,6 +47,34 @@ def test_pip_downloads_the_wheel_for_the_machine_once_and_says_so_before(tmp_pat
     assert said == [f"downloading onnxruntime {VERSION} for aarch64 with pip, once: some 25 MB"]
 
 
+def only_installed(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> None:
+    """A Python whose one package that brings onnxruntime lies in a folder; None: it has none."""
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if folder is None or name != "onnxruntime-gpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return importlib.metadata.Distribution.at(folder)
+
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+
+
+@with_pip
+def test_a_variant_of_the_package_gives_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "onnxruntime_gpu-7.8.9.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 7.8.9+cu12\n")
+    only_installed(monkeypatch, folder)
+    wheel_of(tmp_path, "7.8.9", library("glibc", "aarch64"))
+    offline(monkeypatch, tmp_path)
+    assert from_pip("aarch64", say=lambda text: None).machine == "aarch64"
+
+
+def test_a_python_without_the_package_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_installed(monkeypatch, None)
+    with pytest.raises(InvalidRuntime, match=r"this Python has no onnxruntime: pip install onnxruntime, or name a file with --runtime"):
+        from_pip("aarch64")
+
+
 @with_pip
 def test_a_wheel_that_pip_cannot_find_is_said_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offline(monkeypatch, tmp_path)
