@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNSTABLE", "of"]
 
-CONTENDED, MOSTLY_PREEMPTED, SLOWED = 0.2, 0.5, 0.2  # shares of runs, and of rounds, that make a warning
+CONTENDED, SLOWED = 0.2, 0.2  # shares of runs, and of rounds, that make a warning
 DRIFT, ORDERED = 0.05, 0.85  # change between the halves, and share of (early, late) pairs of rounds that show it: else it is noise
 UNSTABLE = 0.03  # coefficient of variation between processes
 
@@ -44,10 +44,13 @@ def _too_few(m: "Measurement") -> str:
 
 
 def _contended(m: "Measurement") -> str:
-    share = m.rejected_share
-    if share > MOSTLY_PREEMPTED:
-        return f"{share:.0%} of the runs were preempted, so this is CPU time and not wall time: stop other work on the device"
-    return f"{share:.0%} of the runs were preempted and left out: stop other work on the device" if share > CONTENDED else ""
+    share, by_cpu, processes = m.rejected_share, m.cpu_time_processes, len(m.process_p50_ms)
+    if share <= CONTENDED:
+        return ""
+    if not by_cpu:
+        return f"{share:.0%} of the runs were preempted and left out: stop other work on the device"
+    what = "this is" if by_cpu == processes else f"{by_cpu} of its {processes} processes {'counts' if by_cpu == 1 else 'count'} by"
+    return f"{share:.0%} of the runs were preempted, so {what} CPU time and not wall time: stop other work on the device"
 
 
 def _unsettled(m: "Measurement") -> str:

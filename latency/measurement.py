@@ -174,6 +174,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self._kept.rejected_share
 
     @property
+    def cpu_time_processes(self) -> int:
+        """Processes of which the CPU times count, since more than half of their runs were preempted."""
+        return sum(p.is_cpu_time for p in self._kept.processes)
+
+    @property
     def slowed_share(self) -> float:
         """Share of the rounds that were left out for a lower frequency than usual; 0 where none was read."""
         return self._kept.slowed_share

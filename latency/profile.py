@@ -1,13 +1,14 @@
 """VERB  python -m latency.profile MODEL…: how long ONNX models take on devices, and whether the number can be trusted."""
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from latency.verbs import Exits, runtime_option, seconds
+from latency.verbs import Exits, runtime_option, seconds, seconds_or_none
 
 if TYPE_CHECKING:
     from latency.console import Console
@@ -37,8 +38,8 @@ __all__ = ["main"]
               help="Class of cores to keep to, where a device has several.")  # fmt: skip
 @click.option("--provider", type=click.Choice(["cpu", "xnnpack", "nnapi"]), default="cpu", show_default=True,
               help="What runs the operators, where the runtime has it.")  # fmt: skip
-@click.option("--cool-wait", "settle_s", callback=seconds, metavar="DURATION",
-              help="How long to wait for a hot device.  [10m with publish, else not]")  # fmt: skip
+@click.option("--cool-wait", "settle_s", callback=seconds_or_none, metavar="DURATION",
+              help="How long to wait for a hot device; 0s: do not look at it before.  [10m with publish, else 0s]")  # fmt: skip
 @click.option("--sustained", "sustained_s", callback=seconds, metavar="DURATION", help="Run back to back so long, e.g. 30m, and say "
               "the latency at the start and at the end.")  # fmt: skip
 @click.option("--compare", "is_comparison", is_flag=True, help="Say which of two models is faster, and by how much.")
@@ -67,6 +68,8 @@ def main(
     from latency.profiling import SESSIONS, compared, keep, profile, widened
     from latency.store import open_store
 
+    if sustained_s:
+        _require_alone({"--compare": is_comparison, "--per-op": wants_ops, "--png": bool(png)})
     _require_folders(out, png)
     plan, console = _plan(plan_name, threads, cores, provider, settle_s), open_console()
     sessions = SESSIONS if is_comparison and plan.processes == 1 else 1
@@ -100,7 +103,13 @@ def main(
     else:
         show(report, console)
     _write(report, out, png, console)
-    _fail_for(dict.fromkeys(f"{r.device}: {r.error}" for r in results if r.error), console)
+    _fail_for(dict.fromkeys(_placed(r.device, r.error) for r in results if r.error), console)
+
+
+def _placed(spec: str, error: str) -> str:
+    """The error with the device in front, unless it begins with that by itself."""
+    kind = re.split("[:,]", spec)[0]
+    return error if re.match(f"{kind}[: ]", error) else f"{spec}: {error}"
 
 
 def _fail_for(errors: Iterable[str], console: "Console") -> None:
@@ -110,6 +119,14 @@ def _fail_for(errors: Iterable[str], console: "Console") -> None:
         console.error(error)
     if said:
         raise click.exceptions.Exit(1)
+
+
+def _require_alone(given: Mapping[str, bool]) -> None:
+    """Refuses flags that mean nothing to a model that is run back to back."""
+    from latency.errors import InvalidPlan
+
+    if others := [flag for flag, is_given in given.items() if is_given]:
+        raise InvalidPlan(f"--sustained runs one model after the other, back to back, and takes no {' or '.join(others)}: leave that out")
 
 
 def _require_folders(*files: Path | None) -> None:

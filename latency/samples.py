@@ -18,12 +18,16 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Process(msgspec.Struct, frozen=True):
-    """What counts of one process: ``values_ns`` (S,), the round of each (S,) from 0 without gaps, and by round (R,) the median."""
+    """What counts of one process: ``values_ns`` (S,), the round of each (S,) from 0 without gaps, and by round (R,) the median.
+
+    ``is_cpu_time``: the values are CPU times, since too few of its runs had the core to themselves.
+    """
 
     values_ns: Floats
     rounds: Ints
     round_medians_ns: Floats
     places: Ints  # (R,) which of all the measurement's rounds each of these is
+    is_cpu_time: bool = False
 
     @property
     def p50_ns(self) -> float:
@@ -60,7 +64,7 @@ def kept(samples_ns: Rounds, cpu_ns: Rounds, process_rounds: Sequence[int] = (),
         preempted = 1.0 - float(clean[mine].mean()) > MOSTLY
         counts = mine if preempted else mine & clean
         counts = counts & ~slow[rounds] if (counts & ~slow[rounds]).any() else counts
-        found.append(_process((cpu if preempted else wall)[counts], rounds[counts]))
+        found.append(_process((cpu if preempted else wall)[counts], rounds[counts], is_cpu_time=preempted))
     return Kept(tuple(found), 1.0 - float(clean.mean()), float(slow.mean()))
 
 
@@ -71,10 +75,10 @@ def _slowed(mhz: Sequence[int], rounds: int) -> np.ndarray[Any, np.dtype[np.bool
     return (known > 0) & (known < SLOWED * usual)
 
 
-def _process(values: Floats, rounds: Ints) -> Process:
+def _process(values: Floats, rounds: Ints, *, is_cpu_time: bool) -> Process:
     places, compact = np.unique(rounds, return_inverse=True)
     order = np.lexsort((values, compact))
     ordered, sizes = values[order], np.bincount(compact)
     starts = np.cumsum(sizes) - sizes
     medians = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2
-    return Process(values, compact, medians, places)
+    return Process(values, compact, medians, places, is_cpu_time)

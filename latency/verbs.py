@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-__all__ = ["Exits", "runtime_option", "seconds"]
+__all__ = ["Exits", "runtime_option", "seconds", "seconds_or_none"]
 
 runtime_option = click.option(
     "--runtime", default="", metavar="FILE|fetch",
@@ -17,10 +17,18 @@ runtime_option = click.option(
 
 def seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """An option's callback: a duration such as ``90s``, ``30m`` or ``1h`` as seconds."""
+    found = seconds_or_none(ctx, param, value)
+    if found == 0:
+        raise click.BadParameter(f"expected a duration such as 90s, 30m or 1h, got {value!r}", ctx, param)
+    return found
+
+
+def seconds_or_none(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """The same where ``0s`` has a meaning too."""
     if value is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", value.strip())
-    if not found or not float(found[1]):
+    if not found:
         raise click.BadParameter(f"expected a duration such as 90s, 30m or 1h, got {value!r}", ctx, param)
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 

@@ -8,6 +8,7 @@ import msgspec
 from latency.devices.adb import AdbLink, Phone, check_serial, choose, phones
 from latency.devices.android import require_adb
 from latency.devices.facts import Condition, Facts, read_condition, read_facts
+from latency.devices.local import require_way
 from latency.devices.remote import Link, Remote
 from latency.devices.remote_device import split_address, split_kind
 from latency.devices.ssh import SshLink
@@ -51,9 +52,10 @@ def look_at(addresses: Sequence[str], adb: str | None = None) -> tuple[Entry, ..
 
 def _named(address: str, adb: str | None) -> Entry:
     kind, rest = split_kind(address, KINDS)
-    if kind == "local":
-        return _local()
     place, _ = split_address(rest, kind)
+    if kind == "local":
+        require_way(place)
+        return _local(address)
     if kind == "ssh":
         return _linked(address, SshLink(place))
     serial = place and check_serial(place)
@@ -65,14 +67,14 @@ def _named(address: str, adb: str | None) -> Entry:
         return Entry(address=address, name="", is_ready=False, problems=(_bare(error),))
 
 
-def _local() -> Entry:
+def _local(address: str = "local") -> Entry:
     try:
         facts, condition = _seen(LocalTransport())
     except DeviceError:  # no Linux: its name is all there is
-        return Entry(address="local", name=host_info(runtime="", runtime_build="").name, is_ready=True)
+        return Entry(address=address, name=host_info(runtime="", runtime_build="").name, is_ready=True)
     return Entry(
-        address="local", name=facts.info("local").cpu, is_ready=True, problems=condition.problems(), facts=facts, condition=condition
-    )
+        address=address, name=facts.info("local").cpu, is_ready=True, problems=condition.problems(), facts=facts, condition=condition
+    )  # fmt: skip
 
 
 def _phones(chosen: str | None) -> tuple[Entry, ...]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from latency.devices.runner_device import RunnerDevice
 
-__all__ = ["LocalDevice", "open_local"]
+__all__ = ["LocalDevice", "open_local", "require_way"]
 
 STEADY = 0.05  # warm-up ends when its last runs are at most that much faster than those before
 WARMUP_LIMIT = 5
@@ -100,14 +100,25 @@ def open_local(address: str, runtime: str = "") -> "LocalDevice | RunnerDevice":
     chosen = named or runtime
     if chosen in LOCAL_WAYS:
         way, chosen = way or chosen, ""
-    if way not in ("", *LOCAL_WAYS):
-        raise InvalidDevice(f"local: after the colon may stand runner or python, got {way!r}")
+    require_way(way)
     if way == "python" and chosen:
         raise InvalidDevice(f"local:python times with the onnxruntime package of this Python: to time {chosen}, say local:runner")
     if not (way or chosen):
         own = installed() if platform.system() == "Linux" else None
         way = "runner" if own and program_for(own.libc, platform.machine()) else "python"
     return LocalDevice() if way == "python" else _open_runner(chosen)
+
+
+def require_way(way: str) -> None:
+    """Refuses what may not stand behind ``local:``.
+
+    Raises:
+        InvalidDevice: it is neither ``runner`` nor ``python`` nor "".
+    """
+    from latency.runtime_source import LOCAL_WAYS
+
+    if way not in ("", *LOCAL_WAYS):
+        raise InvalidDevice(f"local: after the colon may stand runner or python, got {way!r}")
 
 
 def _open_runner(chosen: str) -> "RunnerDevice":

@@ -177,6 +177,17 @@ def test_lost_device_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert errors == ["error: fake:lost=1: the device fake is gone after 1 models, as its option lost=1 asks"]
 
 
+def test_error_that_begins_with_its_device_has_it_once(tmp_path: Path) -> None:
+    done = call(saved(tmp_path / "a.onnx"), "--device", "local:python", "--provider", "nnapi", "--plan", "quick")
+    assert done.exit_code == 1
+    assert "error: local: this computer's onnxruntime has no provider nnapi" in done.stderr
+
+
+def test_no_wait_for_a_hot_device_may_be_asked_for(tmp_path: Path) -> None:
+    done = call(saved(tmp_path / "a.onnx"), "--device", "fake", "--cool-wait", "0s", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["plan"]["settle_s"]) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -130,3 +130,11 @@ def test_the_verb_shows_the_curve_and_writes_it(tmp_path: Path) -> None:
 def test_a_duration_without_unit_or_length_is_wrong_usage(tmp_path: Path, text: str) -> None:
     done = call(saved(tmp_path / "a.onnx"), "--device", "fake", "--sustained", text)
     assert (done.exit_code, "expected a duration such as 90s, 30m or 1h" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("flags", [("--compare",), ("--per-op",), ("--png", "shares.png"), ("--compare", "--per-op")])
+def test_what_a_model_run_back_to_back_has_no_use_for_is_refused(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    done = call(saved(tmp_path / "a.onnx"), "--device", "fake", "--sustained", "1s", *flags)
+    assert (done.exit_code, done.stdout) == (2, "")
+    named = " or ".join(flag for flag in flags if flag.startswith("--"))
+    assert done.stderr == f"error: --sustained runs one model after the other, back to back, and takes no {named}: leave that out\n"

@@ -56,6 +56,11 @@ def test_malformed_address_is_one_line_and_wrong_usage(address: str, tmp_path: P
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_unknown_way_of_this_computer_is_wrong_usage() -> None:
+    done = listed("local:foo")
+    assert (done.exit_code, done.stderr) == (2, "error: local: after the colon may stand runner or python, got 'foo'\n")
+
+
 def test_unknown_kind_is_wrong_usage() -> None:
     done = listed("sssh:board")
     assert (done.exit_code, done.stderr) == (2, "error: unknown device 'sssh'; did you mean 'ssh'? (known: local, ssh, android)\n")
