@@ -30,6 +30,7 @@ def host_info(*, runtime: str, runtime_build: str) -> DeviceInfo:
         cores=os.cpu_count() or 1,
         machine=platform.machine(),
         os=platform.system(),
+        kernel=f"{platform.system()} {platform.release()}",
         runtime=runtime,
         runtime_build=runtime_build,
         isa=tuple(flag for flag in KERNEL_FLAGS if flag in flags),

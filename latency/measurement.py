@@ -21,7 +21,10 @@ Stop = Literal["converged", "max_ms", "max_samples", "throttled"]
 
 
 class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a latency was measured on. ``timer_ns`` is the clock's resolution, ``max_mhz`` 0 and ``governor`` "" where not readable."""
+    """What a latency was measured on. ``timer_ns`` is the clock's resolution, ``max_mhz`` 0 and ``governor`` "" where not readable.
+
+    ``kernel`` is the operating system's own version, which comes with any update: a condition, and no part of which device it is.
+    """
 
     kind: str
     cpu: str
@@ -34,11 +37,16 @@ class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     governor: str = ""
     max_mhz: int = 0
     timer_ns: int = 1
+    kernel: str = ""
 
     @property
     def id(self) -> str:
-        """First 12 hex digits of SHA-256 over all but governor and clock resolution: what a stored latency is keyed by."""
-        bare = msgspec.structs.replace(self, governor="", timer_ns=1)
+        """First 12 hex digits of SHA-256 over all but governor, clock resolution and kernel: what a stored latency is keyed by.
+
+        Devices of one model and build have one id, whichever of them it is: tables and stored latencies are of the model.
+        """
+        bare = {**msgspec.structs.asdict(self), "governor": "", "timer_ns": 1}
+        del bare["kernel"]
         return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()[:12]
 
     @property

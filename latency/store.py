@@ -59,12 +59,15 @@ class LatencyStore:
         self._write(lambda db: db.execute("DELETE FROM takes WHERE taken_at < ?", (self._oldest(),)))
 
     def find(self, models: Iterable[str], device: DeviceInfo, plan: TimingPlan) -> dict[str, Measurement]:
-        """The newest trustworthy measurement of each model that has one; models by their SHA-256 in hex."""
+        """The newest trustworthy measurement of each model that has one; models by their SHA-256 in hex.
+
+        One that was taken under another kernel is left: it is the same device, and may be some per cent faster or slower now.
+        """
         key = (device.id, device.runtime, plan_sha256(plan))
         found: dict[str, Measurement] = {}
         for model in dict.fromkeys(models):
             taken = self._do(partial(self._newest, (model, *key)), None)
-            if taken is not None:
+            if taken is not None and taken.device.kernel in ("", device.kernel):
                 found[model] = taken
         return found
 

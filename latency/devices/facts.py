@@ -63,8 +63,8 @@ class CoreClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What stays as it is: ``classes`` from the fastest to the slowest, ``allowed_cpus`` those that our processes may use.
 
-    ``bits`` are those of its programs; ``build`` is an Android's fingerprint; ``glibc`` the version of that C library.
-    Text is "", numbers are 0 where the device does not say.
+    ``os`` changes with a new release of the distribution, ``kernel`` with any update. ``bits`` are those of its programs; ``build`` is
+    an Android's fingerprint; ``glibc`` the version of that C library. Text is "", numbers are 0 where the device does not say.
     """
 
     model: str
@@ -80,6 +80,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     memory_bytes: int
     bits: int
     glibc: str = ""
+    kernel: str = ""
 
     @property
     def cores(self) -> int:
@@ -93,7 +94,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return DeviceInfo(
             kind=kind, cpu=": ".join(filter(None, (whose, names))), cores=self.cores, machine=self.machine,
             os=f"{self.os} ({self.build})" if self.build else self.os, runtime="", isa=self.isa, governor=self.governor,
-            max_mhz=max((c.max_mhz for c in self.classes), default=0),
+            max_mhz=max((c.max_mhz for c in self.classes), default=0), kernel=self.kernel,
         )  # fmt: skip
 
 
@@ -181,6 +182,7 @@ def facts(seen: Seen) -> Facts:
         memory_bytes=_number(_field(seen.get("/proc/meminfo", ""), "MemTotal")) * 1024,
         bits=bits or _number(seen.get("getconf LONG_BIT", "")),
         glibc=seen.get("getconf GNU_LIBC_VERSION", "").removeprefix("glibc").strip(),
+        kernel=seen.get("uname -sr", ""),
     )
 
 
@@ -215,12 +217,24 @@ def _classes(seen: Seen) -> tuple[CoreClass, ...]:
     blocks = [cpu_fields(block) for block in seen.get("/proc/cpuinfo", "").split("\n\n")]
     named = {_number(block["processor"]): _core_name(block) for block in blocks if "processor" in block}
     cpus = sorted({*_cpu_list(seen.get("present", "")), *named})
-    groups: dict[tuple[int, int, str], list[int]] = {}
-    for cpu in cpus:
-        khz, capacity = (_number(seen.get(f"cpu{cpu}/{file}", "")) for file in ("cpufreq/cpuinfo_max_freq", "cpu_capacity"))
-        groups.setdefault((capacity, khz // 1000, named.get(cpu, "core")), []).append(cpu)
+    kinds, groups = {cpu: _kind(cpu, named, seen) for cpu in cpus}, dict[tuple[int, int, str], list[int]]()
+    for cpu, kind in kinds.items():
+        groups.setdefault(kind if cpu in named else _twin(kind, kinds, named), []).append(cpu)
     ordered = sorted(groups.items(), reverse=True)
     return tuple(CoreClass(name=name, cpus=tuple(c), max_mhz=mhz, capacity=capacity) for (capacity, mhz, name), c in ordered)
+
+
+def _kind(cpu: int, named: Mapping[int, str], seen: Seen) -> tuple[int, int, str]:
+    """Capacity, highest frequency in MHz and name; a core that sleeps has neither name nor frequency."""
+    khz, capacity = (_number(seen.get(f"cpu{cpu}/{file}", "")) for file in ("cpufreq/cpuinfo_max_freq", "cpu_capacity"))
+    return capacity, khz // 1000, named.get(cpu, "core")
+
+
+def _twin(kind: tuple[int, int, str], kinds: Mapping[int, tuple[int, int, str]], named: Mapping[int, str]) -> tuple[int, int, str]:
+    """What a sleeping core is, as those of its capacity show that are awake; where they are of several kinds, or none, it is not known."""
+    awake = {kinds[cpu] for cpu in named if cpu in kinds}
+    alike = {other for other in awake if other[0] == kind[0]}
+    return alike.pop() if len(alike) == 1 else kind
 
 
 def _core_name(block: Seen) -> str:
@@ -246,8 +260,12 @@ def _properties(seen: Seen) -> dict[str, str]:
 
 
 def _distribution(seen: Seen) -> str:
-    name = re.search(r'^PRETTY_NAME="?([^"\n]*)', seen.get("/etc/os-release", ""), flags=re.MULTILINE)
-    return ", ".join(filter(None, (name[1] if name else "", seen.get("uname -sr", ""))))
+    """Name and release, such as Ubuntu 22.04: without the third number, and the fourth, that an update moves on."""
+    fields = dict(re.findall(r'^(NAME|VERSION_ID|PRETTY_NAME)="?([^"\n]*)', seen.get("/etc/os-release", ""), flags=re.MULTILINE))
+    release = re.match(r"\d+(\.\d+)?", fields.get("VERSION_ID", ""))
+    if "NAME" in fields and release:
+        return f"{fields['NAME']} {release[0]}"
+    return fields.get("PRETTY_NAME") or fields.get("NAME") or seen.get("uname -sr", "").partition(" ")[0]
 
 
 def _hardware(seen: Seen) -> str:

@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 
 import msgspec
@@ -147,6 +148,18 @@ def test_measurement_survives_json_and_pickle() -> None:
 def test_device_id_changes_with_the_runtime_and_not_with_the_governor() -> None:
     assert INFO.id == msgspec.structs.replace(INFO, governor="performance").id
     assert INFO.id != msgspec.structs.replace(INFO, runtime="onnxruntime 1.2.4").id
+
+
+def test_device_id_does_not_change_with_the_kernel() -> None:
+    assert INFO.id == msgspec.structs.replace(INFO, kernel="Linux 6.6").id
+
+
+def test_device_id_is_the_hash_of_what_the_device_is() -> None:
+    text = (
+        '{"cores":2,"cpu":"Acme 9","governor":"","isa":[],"kind":"local","machine":"x86_64","max_mhz":0,"os":"Linux",'
+        '"runtime":"onnxruntime 1.2.3","runtime_build":"","timer_ns":1}'
+    )
+    assert INFO.id == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def test_device_name_is_short() -> None:

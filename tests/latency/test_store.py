@@ -66,6 +66,14 @@ def test_measurement_comes_back_whole_in_a_later_run(store: LatencyStore, tmp_pa
     assert warned == []
 
 
+@pytest.mark.parametrize(
+    ("then", "now_is", "is_found"), [("Linux 6.6", "Linux 6.6", True), ("Linux 6.6", "Linux 6.12", False), ("", "Linux 6.6", True)]
+)  # fmt: skip
+def test_measurement_under_another_kernel_is_left(store: LatencyStore, then: str, now_is: str, is_found: bool) -> None:
+    store.keep([taken(A, device=msgspec.structs.replace(DEVICE, kernel=then))])
+    assert bool(store.find([A], msgspec.structs.replace(DEVICE, kernel=now_is), QUICK)) == is_found
+
+
 def test_newest_measurement_counts(store: LatencyStore) -> None:
     store.keep([taken(A, 1.0)])
     store.keep([taken(A, 3.0)])

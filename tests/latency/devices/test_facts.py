@@ -46,11 +46,36 @@ def test_answer_of_a_look_is_cut_at_its_marks() -> None:
 
 def test_boards_name_themselves_by_their_device_tree() -> None:
     found = facts(PI)
-    assert (found.model, found.os) == ("Raspberry Pi 5 Model B Rev 1.0", "Debian GNU/Linux 12 (bookworm), Linux 6.6.31-v8")
+    assert (found.model, found.os) == ("Raspberry Pi 5 Model B Rev 1.0", "Debian GNU/Linux 12 (bookworm)")
     assert (found.page_bytes, found.memory_bytes, found.governor) == (16384, 8245328 * 1024, "ondemand")
     assert found.isa == ("asimd", "asimdhp", "asimddp")
     assert found.allowed_cpus == (0, 1, 2, 3)
     assert found.info("ssh").cpu == "Raspberry Pi 5 Model B Rev 1.0: 4× Cortex-A76 2.40 GHz"
+
+
+def test_board_is_the_same_after_an_update_of_its_kernel_and_has_the_new_one_in_its_conditions() -> None:
+    before, after = facts(PI).info("ssh"), facts({**PI, "uname -sr": "Linux 6.12.8-v8"}).info("ssh")
+    assert before.id == after.id
+    assert (before.kernel, after.kernel) == ("Linux 6.6.31-v8", "Linux 6.12.8-v8")
+
+
+@pytest.mark.parametrize(
+    ("release", "os"),
+    [
+        ('NAME="Ubuntu"\nVERSION_ID="22.04"\nPRETTY_NAME="Ubuntu 22.04.4 LTS"', "Ubuntu 22.04"),
+        ('NAME="Alpine Linux"\nVERSION_ID=3.19.1\nPRETTY_NAME="Alpine Linux v3.19"', "Alpine Linux 3.19"),
+        ('PRETTY_NAME="Buildroot 2024.02"', "Buildroot 2024.02"),
+        ("", "Linux"),
+    ],
+)
+def test_system_is_named_without_what_an_update_changes(release: str, os: str) -> None:
+    assert facts({**PI, "/etc/os-release": release}).os == os
+
+
+def test_board_is_the_same_while_one_of_its_cores_sleeps() -> None:
+    asleep = {name: text for name, text in PI.items() if not name.startswith("cpu3/")}
+    asleep["/proc/cpuinfo"] = "\n\n".join(PI["/proc/cpuinfo"].split("\n\n")[:3])
+    assert facts(asleep).info("ssh").id == facts(PI).info("ssh").id
 
 
 def test_sleeping_cores_are_counted_and_classes_go_from_fast_to_slow() -> None:
