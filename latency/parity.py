@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from latency.devices.base import Device, Model
+from latency.devices.runner_device import RunnerDevice
 from latency.errors import DeviceError, Failed
 from latency.model_files import NamedModel
 from latency.model_inputs import made_up
@@ -36,12 +37,14 @@ class Computes(Protocol):
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """``unchecked``: there is nothing to compare; ``failed``: there is, and it could not be run. ``worst`` is the largest deviation
-    over the largest value of its output; of whole numbers, the share that differs.
+    over the largest value of its output; of whole numbers, the share that differs. ``peak_bytes`` is the memory that loading and
+    running the model took at most on the device, beyond the runtime's own; 0: not told.
     """
 
     status: Literal["equal", "different", "unchecked", "failed"]
     text: str
     worst: float | None = None
+    peak_bytes: int = 0
 
 
 def check_outputs(device: Device, model: NamedModel, plan: TimingPlan) -> Parity:
@@ -49,11 +52,17 @@ def check_outputs(device: Device, model: NamedModel, plan: TimingPlan) -> Parity
     if not isinstance(device, Computes):
         kind = device.info().kind
         return Parity(status="unchecked", text="local is this computer" if kind == "local" else f"{kind} gives none")
-    feed = made_up(model.inputs)
+    feed, peak_bytes = made_up(model.inputs), 0
     try:
-        return outputs_agree(device.outputs(model.model, feed, plan), _reference(model, feed, plan), tolerance=TOLERANCES[plan.precision])
+        if isinstance(device, RunnerDevice):
+            ran = device.once(model.model, feed, plan)
+            found, peak_bytes = ran.outputs, ran.peak_bytes
+        else:
+            found = dict(device.outputs(model.model, feed, plan))
+        agreed = outputs_agree(found, _reference(model, feed, plan), tolerance=TOLERANCES[plan.precision])
     except DeviceError as error:
-        return Parity(status="failed", text=str(error))
+        agreed = Parity(status="failed", text=str(error))
+    return msgspec.structs.replace(agreed, peak_bytes=peak_bytes)
 
 
 def outputs_agree(

@@ -14,7 +14,7 @@ from latency.profiling import Result
 
 __all__ = ["Report", "as_json", "show"]
 
-COLUMNS = ("model", "device", "latency p50", "p90", "load", "runs", "outputs", "verdict")
+COLUMNS = ("model", "device", "latency p50", "p90", "load", "memory", "runs", "outputs", "verdict")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +76,9 @@ def _row(result: Result, taken: Measurement) -> tuple[str, ...]:
         outputs = result.parity.status
     verdict = ("doubtful" if result.problems() else "trustworthy") + (f", of {taken.taken_at[:10]}" if result.is_stored else "")
     p90, load = (f"{three_digits(v)} ms" for v in (taken.p90_ms, taken.load_ns / 1e6))
-    return (result.model.name, result.device, ms(taken.p50_ms, *taken.ci_ms), p90, load, str(taken.runs), outputs, verdict)
+    peak_bytes = result.parity.peak_bytes if result.parity else 0
+    memory = f"{three_digits(peak_bytes / 1e6)} MB" if peak_bytes else "–"
+    return (result.model.name, result.device, ms(taken.p50_ms, *taken.ci_ms), p90, load, memory, str(taken.runs), outputs, verdict)
 
 
 def _is_doubtful(report: Report, device: str) -> bool:
@@ -97,6 +99,7 @@ def _result(result: Result, *, with_samples: bool) -> dict[str, Any]:  # Any: JS
         "normalised_ms": taken.normalised_ms, "stopped": taken.stopped, "cpus": taken.cpus, "first_run_ms": taken.first_run_ns / 1e6,
         "runs": taken.runs, "rounds": len(taken.samples_ns), "rejected_share": taken.rejected_share, "load_ms": taken.load_ns / 1e6,
         "warmup_ms": taken.warmup_ns / 1e6, "taken_at": taken.taken_at, "is_stored": result.is_stored,
+        "peak_bytes": result.parity.peak_bytes if result.parity else 0,
         "parity": msgspec.to_builtins(result.parity),
         "problems": list(result.problems()), "is_trustworthy": not result.problems(), **({"sessions": samples} if with_samples else {}),
     }  # fmt: skip

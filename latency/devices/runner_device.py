@@ -27,7 +27,7 @@ from latency.runner.job import Guard, InvalidResult, JobModel, ModelResult, Runn
 from latency.runtime import RuntimeLibrary
 from latency.scratch import Scratch
 
-__all__ = ["RunnerDevice"]
+__all__ = ["Once", "RunnerDevice"]
 
 SHORT_S, DEPLOY_S = 120.0, 300.0  # what takes no time may take long on a board whose cores are all at work
 CRASH = re.compile(r"crashed at model (-?\d+) by signal (\d+)")
@@ -37,6 +37,13 @@ STAGES = {
     "run": "ONNX Runtime cannot run model {index}: {problem}",
 }
 ONE_RUN = TimingPlan(warmup_runs=1, warmup_ms=0, min_ms=0)
+
+
+class Once(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run gave, by name, and the memory that loading and running took at most, beyond the runtime's own; 0: not told."""
+
+    outputs: dict[str, np.ndarray]
+    peak_bytes: int
 
 
 class RunnerDevice:
@@ -97,7 +104,11 @@ class RunnerDevice:
         )
 
     def outputs(self, model: Model, inputs: Mapping[str, np.ndarray], plan: TimingPlan = ONE_RUN) -> dict[str, np.ndarray]:
-        """What the model gives for these inputs there, by name, to hold against another device.
+        """What the model gives for these inputs there, by name, to hold against another device; see ``once``."""
+        return self.once(model, inputs, plan).outputs
+
+    def once(self, model: Model, inputs: Mapping[str, np.ndarray], plan: TimingPlan = ONE_RUN) -> Once:
+        """The model loaded and run once, alone in a process.
 
         Args:
             model: as for ``time``.
@@ -113,8 +124,8 @@ class RunnerDevice:
         (data,) = model_bytes([model])
         pinned = msgspec.structs.replace(plan, cpus=self._cpus(plan))
         job = encode(self._library_there(), [JobModel(data=data, inputs=inputs)], pinned, outputs=True)
-        _, (values,) = self._do(job, pinned, limit_s(plan, 1), [0])
-        return values
+        result, (values,) = self._do(job, pinned, limit_s(plan, 1), [0])
+        return Once(outputs=values, peak_bytes=result.models_bytes)
 
     def close(self) -> None:
         """Let go of the device."""

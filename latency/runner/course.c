@@ -92,6 +92,14 @@ void note_round(Course *course) {
   course->rounds++;
 }
 
+/* A line is "VmHWM:      1234 kB". */
+long memory_kib(const char *what) {
+  char text[4096];
+  if (read_short("/proc/self/status", text, sizeof text) <= 0) return 0;
+  const char *line = strstr(text, what);
+  return line ? strtol(line + strlen(what), NULL, 10) : 0;
+}
+
 /* Hot, warmer than at the start, or clocked lower; a device without temperatures may be any of them. */
 static int may_be_hot(const Course *course) {
   const Job *job = course->job;

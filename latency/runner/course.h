@@ -16,6 +16,7 @@ typedef struct {
 
 typedef enum { GO_ON, REDO, END } Verdict;
 
+long memory_kib(const char *what); /* of this process, by the name it has in /proc, such as "VmRSS:"; 0 where it is not told */
 void begin_course(Course *course, const Job *job);
 void note_round(Course *course);
 /* What to do after a round in which the anchor took so much of its reference time (0: not known); REDO has left it to cool.

@@ -86,6 +86,7 @@ class RunnerResult(msgspec.Struct, frozen=True, kw_only=True):
 
     ``mhz`` is the frequency of the core in use and ``milli_c`` the hottest zone in 1/1000 °C, by round; 0 where they are not told.
     ``zones`` is the number of thermal zones that can be read, ``pauses`` and ``paused_ms`` what was spent on cooling.
+    ``idle_kib`` is the process's resident memory before the first model was loaded, ``peak_kib`` the most that it had; 0: not told.
     """
 
     cpus: tuple[int, ...]
@@ -99,7 +100,14 @@ class RunnerResult(msgspec.Struct, frozen=True, kw_only=True):
     pauses: int = 0
     paused_ms: int = 0
     zones: int = 0
+    idle_kib: int = 0
+    peak_kib: int = 0
     models: tuple[ModelResult, ...]
+
+    @property
+    def models_bytes(self) -> int:
+        """Memory that loading and running the models took at most, beyond the runtime's own; 0: not told."""
+        return max(0, self.peak_kib - self.idle_kib) * 1024 if self.idle_kib else 0
 
 
 def encode(

@@ -165,7 +165,9 @@ static int do_job(const char *path, const char *wanted_hash, const char *result)
   Timed *models = room_for(sizeof *models * (size_t)job.model_count);
   Course course;
   begin_course(&course, &job);
+  long idle_kib = memory_kib("VmRSS:");
   if (!*why && !prepare(models, &job) && !job.wants_outputs) time_all(models, &job, &course);
+  add(&text, ",\"idle_kib\":%ld,\"peak_kib\":%ld", idle_kib, memory_kib("VmHWM:"));
   report_list(&text, "mhz", course.mhz, course.rounds);
   report_list(&text, "milli_c", course.milli_c, course.rounds);
   add(&text, ",\"pauses\":%ld,\"paused_ms\":%.0f,\"zones\":%d", course.pauses, course.paused_ms, course.zone_count);

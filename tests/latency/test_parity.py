@@ -70,6 +70,7 @@ def test_runner_computes_what_the_python_package_does(tmp_path: Path) -> None:
         found = check_outputs(device, opened(tmp_path, token_model()), PLAN)
     # The same library on the same processor.
     assert (found.status, found.text) == ("equal", "identical")
+    assert found.peak_bytes > 0
 
 
 def test_wrong_outputs_are_different_by_how_much(tmp_path: Path) -> None:

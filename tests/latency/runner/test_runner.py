@@ -52,6 +52,14 @@ def result_of(folder: Path, job: bytes) -> RunnerResult:
     return decode((folder / "result").read_bytes())[0]
 
 
+def test_memory_of_a_model_is_at_least_that_of_its_weights(tmp_path: Path, library: RuntimeLibrary) -> None:
+    # 512 × 512 × 3 × 3 weights of 4 bytes in each of three convolutions, and a few copies of them while it is loaded
+    small, large = (timed(tmp_path, library, PLAN, conv_net(ch=ch, depth=3, side=4).SerializeToString()) for ch in (4, 512))
+    weights = 3 * 512 * 512 * 9 * 4
+    assert 0 < small.models_bytes < weights / 2
+    assert weights < large.models_bytes - small.models_bytes < 8 * weights
+
+
 @pytest.mark.parametrize("count", [0, 1, 55, 56, 63, 64, 65, 119, 120, 100_000])
 def test_a_file_is_kept_under_its_name_if_its_hash_is_right(tmp_path: Path, count: int) -> None:
     data = bytes(i * 7 % 256 for i in range(count))
