@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from latency import QUICK, open_device
+from latency.console import open_console
+from latency.lease import Leased
 from latency.onnx_graph import emit
 from search_spaces import open_space
 from search_spaces.architecture import Head
@@ -35,7 +37,7 @@ def main() -> None:
     space, rng = open_space(given.space, input_chw=(3, given.image_size, given.image_size)), np.random.default_rng(0)
     archs = [space.decode(space.sample(rng), Head(outputs=10)) for _ in range(given.networks + 1)]
     load, began = os.getloadavg()[0], time.perf_counter()
-    device = open_device("local")
+    device = Leased(open_device("local"), "local", say=open_console().warn)
     device.time([emit(archs.pop())], QUICK)
     opened_s, rows = time.perf_counter() - began, list[tuple[float, float, float, float, bool]]()
     for i, arch in enumerate(archs):

@@ -32,7 +32,8 @@ from typing import NamedTuple
 import numpy as np
 
 from latency import Measurement, TimingPlan, open_device, plan_named
-from latency.console import three_digits
+from latency.console import open_console, three_digits
+from latency.lease import WAIT_S, leased
 from latency.onnx_graph import emit
 from search_spaces.architecture import Architecture
 from search_spaces.baselines import baseline
@@ -98,7 +99,8 @@ def main() -> None:
             loads[condition] = os.getloadavg()[0]
             with beside(CONDITIONS[condition]):
                 for run in range(given.runs):
-                    rows += one_run(condition, run, models, publish)
+                    with leased("local", wait_s=WAIT_S, say=open_console().warn):  # the plain scripts want it too
+                        rows += one_run(condition, run, models, publish)
                     print(f"{condition}: run {run + 1} of {given.runs}", file=sys.stderr, flush=True)
             write(rows, loads, publish, given.out, f"--runs {given.runs} --max-ms {given.max_ms:g}")
     print((given.out / "repeatability.md").read_text())
