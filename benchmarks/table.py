@@ -23,11 +23,14 @@ import numpy as np
 from latency.calibration import Judged
 from latency.console import duration, open_console, three_digits
 from latency.devices import Device, open_device
+from latency.lease import Leased
 from latency.plan import plan_named
 from latency.table import Estimate, LatencyTable, anchor_ms, networks_ms, open_table
 from latency.table_building import NETWORK_BATCH, anchor_networks, batches, build, open_record, time_networks, work_left
-from latency.table_record import Conditions, Record, read
-from latency.table_report import announce, seconds_spent, show
+from latency.table_record import Conditions, Record, pieces_sha256, read
+from latency.table_report import announce, show
+from latency.table_sessions import seconds_spent
+from latency.table_text import default_name
 from search_spaces import Architecture, Head, SearchSpace, open_space
 
 HEAD = Head(outputs=10)
@@ -51,7 +54,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("tables"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    device = open_device(given.device, runtime=given.runtime)
+    device = Leased(open_device(given.device, runtime=given.runtime), given.device, say=open_console().warn)
     try:
         found = [one_size(size, given, device) for size in given.sizes]
     finally:
@@ -74,13 +77,14 @@ def one_size(size: int, given: argparse.Namespace, device: Device) -> Found:
     conditions = Conditions(
         space=given.space, width=given.width, input_chw=space.input_chw, head=HEAD, pieces=len(space.pieces(HEAD)),
         device_spec=given.device, runtime=given.runtime, device=device.info(), plan=plan_named("table"), fit=60, held_out=40, seed=0,
+        pieces_sha256=pieces_sha256(space.pieces(HEAD)),
     )  # fmt: skip
-    path = given.work / f"{space.name}-{size}-{device.info().id}.jsonl"
+    path = given.work / default_name(conditions, space.name)
     record = open_record(path, conditions)
     work = work_left(record, space)
     announce(record, work, console)
     with console.progress(work.timings, "timed") as tick:
-        build(record, space, device, tick)
+        build(record, space, device, tick, console.warn)
     table = open_table(path)
     show(table, console)
     archs = drawn(space, given.networks, besides=table.record)
@@ -110,7 +114,7 @@ def measure(record: Record, space: SearchSpace, archs: Sequence[Architecture], d
             lacking = [archs[i] for i in np.random.default_rng(go).permutation(len(archs)) if go not in taken.get(archs[i], ("", {}))[1]]
             tick("from before", advance=len(archs) - len(lacking))
             for group in batches(lacking, NETWORK_BATCH):
-                anchors = anchors or anchor_networks(device, space, record)
+                anchors = anchors or anchor_networks(device, space, record, console.warn)
                 time_networks(record, [(arch, "held out") for arch in group], go, device, anchors, tick)
     return read(record.path)
 

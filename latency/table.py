@@ -1,9 +1,8 @@
 """A finished latency table: what any network of its space takes on its device, in microseconds of work and without the device."""
 
 import functools
-import shlex
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,17 +13,19 @@ from latency.calibration import Calibration, estimates_ms, fit_calibration, piec
 from latency.errors import Failed, InvalidTable, MissingPieces
 from latency.levelling import levelled
 from latency.measurement import DeviceInfo
-from latency.plan import PLANS, TimingPlan
-from latency.predictor import Predictor, fit_predictor
+from latency.plan import TimingPlan
+from latency.predictor import Guess, Predictor, fit_predictor
 from latency.table_record import AGAIN, Record, Timing, read
-from search_spaces.architecture import Architecture, Head, Piece, pieces
+from latency.table_text import command, lacking
+from search_spaces.architecture import Architecture, Piece, pieces
 
-__all__ = ["Drift", "Estimate", "LatencyTable", "anchor_ms", "calibrated", "command", "networks_ms", "open_table", "pieces_ms"]
+__all__ = ["Drift", "Estimate", "LatencyTable", "anchor_ms", "calibrated", "networks_ms", "open_table", "pieces_ms"]
 
 CONDITIONS = ("threads", "cores", "provider", "precision", "opt_level")  # of a plan: another makes another latency
+ANY = ("governor", "timer_ns", "kernel")  # of a device: they may be others
 DRIFTED = 0.03
-SHOWN = 3  # missing pieces that a message names
 
+Chain = tuple[Piece, ...]
 _Item = TypeVar("_Item", Architecture, Piece)
 
 
@@ -55,14 +56,18 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatencyTable:
-    """Latencies of networks made of a table's pieces; everything is as measured on its device under its plan."""
+    """Latencies of networks made of a table's pieces; everything is as measured on its device under its plan.
+
+    With ``predict`` a piece that was not measured is guessed from those that were, in networks of the table's own input size; not one
+    that the device could not run, nor one of a kind that the table has none of (an op with another activation, a larger kernel).
+    """
 
     def __init__(self, record: Record, *, predict: bool = False) -> None:
         """Take a record that ``build`` has finished.
 
         Args:
             record: read from the table's file.
-            predict: guess pieces that were not measured from those that were, in place of ``MissingPieces``.
+            predict: whether pieces that were not measured are guessed where a call does not say.
 
         Raises:
             InvalidTable: the table is not finished.
@@ -73,33 +78,46 @@ class LatencyTable:
         self.pieces_ms = pieces_ms(record)
         self._terms = {piece: piece_terms(piece, ms) for piece, ms in self.pieces_ms.items()}
         self._predict = predict
+        self._guesses: dict[Piece, Guess] = {}  # as far as they were asked for
 
-    def estimate(self, arch: Architecture) -> Estimate:
+    def estimate(self, arch: Architecture, *, predict: bool | None = None) -> Estimate:
         """The network's latency; see ``estimate_many``."""
-        return self.estimate_many([arch])[0]
+        return self.estimate_many([arch], predict=predict)[0]
 
-    def estimate_many(self, archs: Sequence[Architecture]) -> list[Estimate]:
+    def estimate_many(self, archs: Sequence[Architecture], *, predict: bool | None = None) -> list[Estimate]:
         """The latency of each network at batch 1.
 
+        Args:
+            archs: the networks.
+            predict: whether to guess pieces that were not measured; None: as the table was opened.
+
         Raises:
-            MissingPieces: pieces were not measured, and the table was not opened to predict them.
+            MissingPieces: it has no estimate of some pieces (``missing``).
         """
         if not archs:
             return []
-        made_of = [pieces(arch) for arch in archs]
-        guessed = self._guessed({p for chain in made_of for p in chain if p not in self._terms})
-        terms = self._terms | {p: piece_terms(p, ms) for p, ms in guessed.items()} if guessed else self._terms
+        predicts, made_of = self._predict if predict is None else predict, [pieces(arch) for arch in archs]
+        if unknown := self._missing(made_of, predicts=predicts):
+            inputs = [chain[0].in_chw for chain in made_of]
+            raise MissingPieces(lacking(self.record, unknown, inputs, predicts=predicts), tuple(unknown))
+        guesses = self._guessed({p for chain in made_of for p in chain if p not in self._terms})
+        terms = self._terms | {p: piece_terms(p, g.ms) for p, g in guesses.items()} if guesses else self._terms
         totals = total_terms([[terms[p] for p in chain] for chain in made_of])
         centres = estimates_ms(self.calibration.coefficients, totals)
-        shares = [sum(guessed.get(p, 0.0) for p in chain) / total for chain, total in zip(made_of, totals[:, 0], strict=True)]
-        return [self._estimate(float(ms), float(share)) for ms, share in zip(centres, shares, strict=True)]
+        return [self._estimate(float(ms), chain, guesses) for ms, chain in zip(centres, made_of, strict=True)]
 
-    def missing(self, archs: Iterable[Architecture]) -> tuple[Piece, ...]:
-        """The pieces of these networks that were not measured, each once."""
-        return tuple(dict.fromkeys(p for arch in archs for p in pieces(arch) if p not in self._terms))
+    def missing(self, archs: Iterable[Architecture], *, predict: bool | None = None) -> tuple[Piece, ...]:
+        """The pieces of these networks, each once, for which it has no estimate: with ``predict`` those that it cannot guess either."""
+        return tuple(self._missing(map(pieces, archs), predicts=self._predict if predict is None else predict))
+
+    def can_guess(self, piece: Piece) -> bool:
+        """Whether a piece that was not measured can be predicted, in networks of the input that the table is of."""
+        if piece in self._guesses:
+            return True
+        return piece not in self.record.unable and self.predictor is not None and self.predictor.covers(piece)
 
     def require(self, device: DeviceInfo, plan: TimingPlan) -> None:
-        """Refuses another device, runtime, or plan whose latencies are others.
+        """Refuses another device, runtime, or plan whose latencies are others. Another kernel is not refused, see ``other_kernel``.
 
         Raises:
             InvalidTable: names the first difference.
@@ -110,7 +128,7 @@ class LatencyTable:
             *((name, getattr(conditions.device, name), getattr(device, name)) for name in DeviceInfo.__struct_fields__),
             *((name, there[name], here[name]) for name in CONDITIONS if name in here),
         ):
-            if was != now and name not in ("governor", "timer_ns"):
+            if was != now and name not in ANY:
                 raise InvalidTable(
                     f"{self.record.path} was measured with {name} {_plain(was)} and this is {_plain(now)}: their latencies differ; "
                     "build a table for it with python -m latency.build_table"
@@ -129,35 +147,33 @@ class LatencyTable:
         return Drift(pieces=len(changes), change=statistics.median(changes), size=statistics.median(map(abs, changes)))
 
     @functools.cached_property
-    def predictor(self) -> Predictor:
-        """The model of pieces that were not measured, fitted when it is first asked for (seconds)."""
+    def predictor(self) -> Predictor | None:
+        """The model of pieces that were not measured, fitted when it is first asked for (seconds); None: the table is too small for one."""
         return fit_predictor(self.pieces_ms)
 
-    def _guessed(self, unknown: set[Piece]) -> dict[Piece, float]:
-        if not unknown:
-            return {}
-        if not self._predict:
-            raise MissingPieces(self._missing_text(unknown), tuple(unknown))
-        ordered = sorted(unknown, key=str)
-        return dict(zip(ordered, self.predictor.predict_ms(ordered), strict=True))
+    def _missing(self, made_of: Iterable[Chain], *, predicts: bool) -> list[Piece]:
+        found: dict[Piece, None] = {}
+        for chain in made_of:
+            # The calibration is of one input size; what it makes of others' pieces nobody has seen.
+            is_alike = predicts and chain[0].in_chw == self.record.conditions.input_chw
+            found |= {p: None for p in chain if p not in self._terms and not (is_alike and self.can_guess(p))}
+        return list(found)
 
-    def _missing_text(self, unknown: set[Piece]) -> str:
-        shown = ", ".join(sorted(map(_described, unknown))[:SHOWN]) + (", …" if len(unknown) > SHOWN else "")
-        many = "1 piece has" if len(unknown) == 1 else f"{len(unknown)} pieces have"
-        failed = sum(p in self.record.unable for p in unknown)
-        if failed:
-            return f"{many} no latency in {self.record.path} ({shown}), for the device cannot run {failed} of them; open it to predict them"
-        if all(isinstance(p.layer, Head) for p in unknown):
-            outputs = self.record.conditions.head.outputs
-            return f"{many} no latency in {self.record.path} ({shown}), which was built with --outputs {outputs}: build one with your own"
-        return f"{many} no latency in {self.record.path} ({shown}); build a table of their space, such as: {command(self.record)}"
+    def _guessed(self, unknown: Collection[Piece]) -> dict[Piece, Guess]:
+        if new := [p for p in unknown if p not in self._guesses]:
+            assert self.predictor is not None, "pieces without a predictor are missing"
+            self._guesses |= zip(new, self.predictor.guess(new), strict=True)
+        return {p: self._guesses[p] for p in unknown}
 
-    def _estimate(self, ms: float, share: float) -> Estimate:
-        """The calibration's interval, and in proportion to the share that was guessed the predictor's own beside it."""
+    def _estimate(self, ms: float, chain: Chain, guesses: Mapping[Piece, Guess]) -> Estimate:
+        """The calibration's interval, and in proportion to the share that was guessed the guesses' own beside it."""
         ratio = self.calibration.ratio_90
-        if not share:
+        if not any(p in guesses for p in chain):
             return Estimate(ms=ms, low_ms=ms / ratio, high_ms=ms * ratio)
-        ratio *= 1 + share * (self.predictor.error.ratio_90 - 1)
+        guessed = [guesses[p] for p in chain if p in guesses]
+        total_ms = sum(guesses[p].ms if p in guesses else self.pieces_ms[p] for p in chain)
+        ratio *= 1 + sum(g.ms * (g.ratio_90 - 1) for g in guessed) / total_ms
+        share = sum(g.ms for g in guessed) / total_ms
         return Estimate(ms=ms, low_ms=ms / ratio, high_ms=ms * ratio, source="table and predictor", predicted_share=share)
 
 
@@ -202,20 +218,6 @@ def anchor_ms(record: Record) -> float:
     return statistics.median(found)
 
 
-def command(record: Record) -> str:
-    """The command that goes on with a table."""
-    c = record.conditions
-    plan = next((name for name, plan in PLANS.items() if msgspec.structs.replace(plan, threads=c.plan.threads) == c.plan), "")
-    flags = {
-        "space": c.space, "device": c.device_spec, "plan": plan, "runtime": c.runtime, "image-size": c.input_chw[1],
-        "width": f"{c.width:g}", "outputs": c.head.outputs, "threads": c.plan.threads,
-        "fit": c.fit, "held-out": c.held_out, "seed": c.seed, "out": record.path,
-    }  # fmt: skip
-    usual = {"plan": "", "runtime": "", "image-size": 224, "width": "1", "outputs": 10, "threads": 1, "fit": 60, "held-out": 40, "seed": 0}
-    words = [f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if usual.get(name) != value]
-    return " ".join(["python -m latency.build_table", *words])
-
-
 def networks_ms(record: Record, reference_ms: float) -> dict[Architecture, float]:
     """What each whole network takes on a device whose anchors take ``reference_ms``."""
     return _levelled_ms({arch: goes for arch, (_, goes) in record.networks.items()}, reference_ms)
@@ -230,13 +232,3 @@ def _levelled_ms(timed: Mapping[_Item, Mapping[int, Timing]], reference_ms: floa
 
 def _plain(value: object) -> str:
     return repr(value) if isinstance(value, str) else str(value)
-
-
-def _described(piece: Piece) -> str:
-    c, h, w = piece.in_chw
-    where = f"at {c}×{h}×{w}"
-    b = piece.layer
-    if isinstance(b, Head):
-        return f"head of {b.outputs} outputs {where}"
-    extras = [f"k{b.kernel}", f"s{b.stride}", *([f"SE {b.se_ch}"] if b.se_ch else []), *([b.skip] if b.skip != "none" else [])]
-    return f"{b.op} {b.in_ch}→{b.out_ch} {' '.join(extras)} {where}"

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from latency.table_record import (
     append,
     read,
 )
+from latency.table_sessions import begin
 from latency.turns import levelled_ms
 from search_spaces.architecture import Architecture, Piece, pieces
 from search_spaces.space import SearchSpace
@@ -41,10 +42,11 @@ __all__ = [
 BATCH, NETWORK_BATCH = 32, 8  # models that take turns, beside the anchor: all of them are in memory at once
 AGAIN_SHARE = 0.05
 DRAWN = 1000  # networks of which those to calibrate by are chosen
-WAYS = ("device_spec", "runtime", "device governor", "device timer_ns")  # these may differ and the device be the same
+WAYS = ("device_spec", "runtime", "device governor", "device timer_ns", "device kernel")  # these may differ and the device be the same
 ANCHORS, TRIED = 3, 8  # networks beside which everything is timed, and tried before a device is said to run none
 
 _Item = TypeVar("_Item")
+Say = Callable[[str], None]
 
 
 def go_plan(plan: TimingPlan) -> TimingPlan:
@@ -86,10 +88,14 @@ def open_record(path: Path, conditions: Conditions) -> Record:
         return read(path)
     record = read(path)
     was, now = _flat(record.conditions), _flat(conditions)
-    differing = [name for name in now if was[name] != now[name]]
-    if differing:
-        what = "; ".join(f"{name} is {was[name]} there, {now[name]} here" for name in differing)
-        raise InvalidTable(f"{path} is a table of other conditions ({what}): name another --out")
+    then, here = was.pop("pieces_sha256"), now.pop("pieces_sha256")
+    if then == here != "":  # whatever the space is called, and wherever its file lies
+        now["space"] = was["space"]
+    what = [f"{name} is {was[name]} there, {now[name]} here" for name in now if was[name] != now[name]]
+    if not what and then not in ("", here):
+        what = [f"the space {conditions.space} was another one"]
+    if what:
+        raise InvalidTable(f"{path} is a table of other conditions ({'; '.join(what)}): name another --out")
     return record
 
 
@@ -107,7 +113,7 @@ def work_left(record: Record, space: SearchSpace) -> Work:
     return Work(pieces=left, again=again, networks=networks)
 
 
-def build(record: Record, space: SearchSpace, device: Device, tick: Tick) -> None:
+def build(record: Record, space: SearchSpace, device: Device, tick: Tick, say: Say | None = None) -> None:
     """Times what the record lacks and calibrates; every batch is on disk before the next begins.
 
     Args:
@@ -115,14 +121,17 @@ def build(record: Record, space: SearchSpace, device: Device, tick: Tick) -> Non
         space: the one that its conditions name.
         device: likewise.
         tick: called for every batch with the number of timings.
+        say: is told what became of the device since the table was begun, where that is worth a sentence.
 
     Raises:
         DeviceError: the device is gone or failed; what was measured is kept.
         Failed: the device ran too few networks to calibrate by.
+        InvalidTable: the table was begun beside other networks than those that everything would be timed beside now.
     """
-    if not work_left(record, space).timings and record.calibration:
+    timings = work_left(record, space).timings
+    if not timings and record.calibration:
         return
-    path, anchors = record.path, anchor_networks(device, space, record)
+    path, anchors = record.path, anchor_networks(device, space, record, say) if timings else []
     for go in range(record.conditions.goes):
         for batch in batches(_lacking(record, space, go), BATCH):
             _time_pieces(record, batch, go, device, anchors, tick)
@@ -138,24 +147,26 @@ def build(record: Record, space: SearchSpace, device: Device, tick: Tick) -> Non
         append(path, [end])
 
 
-def anchor_networks(device: Device, space: SearchSpace, record: Record) -> list[bytes]:
+def anchor_networks(device: Device, space: SearchSpace, record: Record, say: Say | None = None) -> list[bytes]:
     """The space's smallest network and two drawn ones, those of them that the device can run; others where it can run none.
+
+    They are timed by themselves, and the record's file has a row for this session of measuring; see ``table_sessions.begin``.
 
     Raises:
         Failed: it can run none of the tried ones.
+        InvalidTable: the record was begun beside others.
     """
     head, rng = record.conditions.head, np.random.default_rng([record.conditions.seed, 2])
     tried = [space.corners()[0], *(space.sample(rng) for _ in range(TRIED - 1))]
     models = [bytes(emit(space.decode(picks, head)).SerializeToString(deterministic=True)) for picks in tried]
-    outcomes = time_each(device, models[:ANCHORS], _plan(record))
-    able = [m for m, o in zip(models, outcomes, strict=False) if not isinstance(o, Failed)]
-    for model in models[ANCHORS:] if not able else []:
-        (outcome,) = outcomes = time_each(device, [model], _plan(record))
-        if not isinstance(outcome, Failed):
-            return [model]
-    if not able:
-        raise Failed(f"{device.info().name} can run none of {TRIED} networks of {space.name}; the last: {outcomes[-1]}")
-    return able
+    groups = [models[:ANCHORS], *([model] for model in models[ANCHORS:])]
+    for group in groups:
+        outcomes = time_each(device, group, network_plan(record.conditions.plan))
+        if able := [(model, o) for model, o in zip(group, outcomes, strict=True) if not isinstance(o, Failed)]:
+            found, taken = [model for model, _ in able], [o for _, o in able]
+            begin(record, found, taken, say)
+            return found
+    raise Failed(f"{device.info().name} can run none of {TRIED} networks of {space.name}; the last: {outcomes[-1]}")
 
 
 def time_networks(

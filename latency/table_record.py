@@ -1,8 +1,9 @@
 """A latency table's file: lines of JSON, the conditions first, then what was measured, each written once and never changed."""
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
@@ -16,8 +17,8 @@ from latency.plan import TimingPlan
 from search_spaces.architecture import Architecture, Block, Head, Piece, Shape
 
 __all__ = [
-    "AGAIN", "Calibrated", "Conditions", "Record", "Row", "TimedNetwork", "TimedPiece", "Timing", "Unable", "Use", "Written", "append",
-    "locked", "read",
+    "AGAIN", "Anchor", "Calibrated", "Conditions", "Record", "Row", "Session", "TimedNetwork", "TimedPiece", "Timing", "Unable", "Use",
+    "Written", "append", "locked", "pieces_sha256", "read",
 ]  # fmt: skip
 
 VERSION = 1
@@ -31,6 +32,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Every model is timed ``goes`` times with ``plan``, each time beside other models and long after the time before: what slows
     the device for seconds or minutes then hits no piece in all of them. ``fit`` and ``held_out`` count the whole networks.
+    ``pieces_sha256`` is of the pieces themselves: a space may have changed behind its name. "": from before that was noted.
     """
 
     version: int = VERSION
@@ -46,11 +48,26 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     fit: int
     held_out: int
     seed: int
+    pieces_sha256: str = ""
 
     @property
     def goes(self) -> int:
         """How often every piece and network is timed."""
         return self.plan.processes
+
+
+class Anchor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A network that is timed beside everything, by the SHA-256 of its model, and what it took when a session began."""
+
+    sha256: str
+    ms: float
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="row", tag="session"):
+    """The device at the begin of a session, which the rows up to the next one are of; ``taken_at`` is ISO 8601 in UTC."""
+
+    anchors: tuple[Anchor, ...]
+    taken_at: str
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -131,7 +148,7 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     calibration: Calibration
 
 
-Row = Conditions | TimedPiece | Unable | TimedNetwork | Calibrated
+Row = Conditions | Session | TimedPiece | Unable | TimedNetwork | Calibrated
 _R = TypeVar("_R", bound=msgspec.Struct)
 
 
@@ -172,6 +189,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def unable(self) -> dict[Piece, str]:
         """The pieces that the device cannot run, and why."""
         return {row.piece.read(): row.error for row in self.of(Unable) if row.piece}
+
+
+def pieces_sha256(pieces: Sequence[Piece]) -> str:
+    """SHA-256 of the pieces in their order, in hex."""
+    return hashlib.sha256(msgspec.json.encode([Written.of(p) for p in pieces], order="sorted")).hexdigest()
 
 
 def read(path: Path) -> Record:

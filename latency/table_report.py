@@ -1,8 +1,6 @@
 """What is said of a table: before it is measured how much there is to do, afterwards how far it can be trusted."""
 
 import statistics
-from datetime import datetime
-from itertools import pairwise
 
 import msgspec
 
@@ -11,11 +9,12 @@ from latency.console import Console, duration
 from latency.table import LatencyTable
 from latency.table_building import ANCHORS, BATCH, NETWORK_BATCH, Work, go_plan, network_plan
 from latency.table_record import AGAIN, Record
+from latency.table_sessions import changes, seconds_spent
+from latency.table_text import size
 
-__all__ = ["announce", "as_json", "seconds_spent", "show"]
+__all__ = ["announce", "as_json", "show"]
 
 SHOWN = 3
-PAUSE_S = 120.0  # a batch takes seconds: what lies further apart was interrupted
 DOUBTED = 0.1  # share of doubtful measurements worth a warning
 
 
@@ -23,7 +22,7 @@ def announce(record: Record, work: Work, console: Console) -> None:
     """Says what will be measured, and for how long at most."""
     c = record.conditions
     where = f"{c.device.name} with {c.device.runtime}, {c.plan.threads} thread{'s' * (c.plan.threads != 1)}"
-    console.say(f"table of {c.space} x{c.width:g} at {c.input_chw[1]} px: {c.pieces} pieces in {c.goes} goes, on {where}")
+    console.say(f"table of {c.space} x{c.width:g} at {size(c.input_chw)}: {c.pieces} pieces in {c.goes} goes, on {where}")
     if work.timings:
         pieces = (work.pieces + work.again) * (1 + ANCHORS / BATCH) * go_plan(c.plan).longest_ms
         networks = work.networks * (1 + ANCHORS / NETWORK_BATCH) * network_plan(c.plan).longest_ms
@@ -49,6 +48,13 @@ def show(table: LatencyTable, console: Console) -> None:
         change = f"{table.drift.size:.1%} (median), {table.drift.change:+.1%} on the whole"
         many = "1 piece" if table.drift.pieces == 1 else f"{table.drift.pieces} pieces"
         console.result(f"drift: {many} timed once more at the end differ by {change}")
+    if sessions := changes(record):
+        furthest = max((change.speed for change in sessions), key=abs)
+        console.result(f"sessions: {1 + len(sessions)}; the device was {furthest:+.1%} off the first one's latency at most, divided out")
+    if table.predictor is not None:
+        error = table.predictor.error
+        within = f"to within a factor of {error.ratio_90:.2f} in nine cases of ten, MAPE {error.mape:.1%}"
+        console.result(f"pieces that it lacks can be predicted {within}, as those of its own widths and map sizes show when left out")
     _warn(table, console)
     console.say(f"wrote {record.path}; use it with latency.table.open_table({str(record.path)!r})")
 
@@ -60,8 +66,9 @@ def as_json(table: LatencyTable) -> bytes:
         "path": str(record.path), "conditions": msgspec.to_builtins(record.conditions), "device_id": record.conditions.device.id,
         "pieces": len(table.pieces_ms), "failed": [{"piece": str(p), "error": e} for p, e in record.unable.items()],
         "calibration": msgspec.to_builtins(table.calibration), "terms": TERMS,
-        "seconds": seconds_spent(record),
+        "seconds": seconds_spent(record), "sessions": [msgspec.structs.asdict(change) for change in changes(record)],
         "drift": None if table.drift is None else msgspec.structs.asdict(table.drift), "between_goes": between_goes(record),
+        "predictor": None if table.predictor is None else msgspec.structs.asdict(table.predictor.error),
     }  # fmt: skip
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
@@ -76,15 +83,6 @@ def between_goes(record: Record) -> float | None:
     return statistics.median(found) if found else None
 
 
-def seconds_spent(record: Record) -> float:
-    """How long the device was at work on the record, as the times of its rows tell: pauses between two sessions are left out."""
-    timings = [t for goes in record.pieces.values() for t in goes.values()]
-    timings += [t for _, goes in record.networks.values() for t in goes.values()]
-    moments = sorted(datetime.fromisoformat(at) for at in {t.taken_at for t in timings})
-    gaps = [(after - before).total_seconds() for before, after in pairwise(moments)]
-    return sum(gap for gap in gaps if gap <= PAUSE_S)
-
-
 def _row(name: str, judged: Judged) -> tuple[str, ...]:
     rho = "–" if judged.spearman is None else f"{judged.spearman:.3f}"
     shares = (f"{judged.within_5:.0%}", f"{judged.within_10:.0%}", f"{judged.worst:.1%}")
@@ -93,6 +91,8 @@ def _row(name: str, judged: Judged) -> tuple[str, ...]:
 
 def _warn(table: LatencyTable, console: Console) -> None:
     record = table.record
+    for text in dict.fromkeys(change.text for change in changes(record) if change.is_uneven):
+        console.warn(text)
     if table.drift is not None and table.drift.is_large:
         console.warn("the device drifted by more than 3 % while it was measured: let it cool, stop other work on it, build the table anew")
     timings = [t for goes in record.pieces.values() for t in goes.values()]

@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 
 from latency.build_table import main
 from latency.plan import plan_named
-from latency.table import command, open_table
+from latency.table import open_table
 from latency.table_record import Record, TimedPiece, read
+from latency.table_text import command
 from search_spaces import Head, open_space, pieces
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,6 +176,48 @@ def test_without_out_the_file_is_named_after_space_size_and_device(space: Path, 
     assert done.exit_code == 0, done.output
     (found,) = (tmp_path / "tables").glob("small-16-*.jsonl")
     assert found.name in done.stderr
+
+
+def test_without_out_the_file_is_named_after_all_that_is_not_usual(space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    unusual = ["--width", "0.5", "--outputs", "7", "--threads", "2", "--plan", "quick", "--fit", "3", "--held-out", "4", "--seed", "5"]
+    assert run("--space", str(space), "--input", "3,16,24", "--device", "fake", *unusual).exit_code == 0
+    (found,) = (tmp_path / "tables").glob("*.jsonl")
+    name = "small-3x16x24-plan-quick-width-0.5-outputs-7-threads-2-fit-3-held-out-4-seed-5"
+    assert found.name == f"{name}-{open_table(found).record.conditions.device.id}.jsonl"
+
+
+def test_input_of_any_shape_is_taken_and_the_command_to_go_on_has_it(space: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    words = ["--space", str(space), "--input", "1,1,48", "--device", "fake:lost=20", "--out", str(path), "--fit", "3", "--held-out", "3"]
+    lost = run(*words)
+    assert "table of" in lost.stderr
+    assert "at 1×1×48: " in lost.stderr
+    given = shlex.split(lost.stderr.partition("to go on: ")[2].splitlines()[0])[3:]
+    assert run(*("fake" if word == "fake:lost=20" else word for word in given)).exit_code == 0
+    assert open_table(path).record.conditions.input_chw == (1, 1, 48)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--input", "3,16"], "expected channels, height, width, such as 3,96,160"),
+        (["--input", "3,0,16"], "got '3,0,16'"),
+        (["--input", "3,16,16", "--image-size", "16"], "--image-size is --input 3,PIXELS,PIXELS: give one of the two"),
+    ],
+)
+def test_input_that_is_none_is_wrong_usage(space: Path, wrong: list[str], said: str) -> None:
+    done = run("--space", str(space), "--device", "fake", *wrong)
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
+
+
+def test_space_edited_between_two_sessions_is_refused(space: Path, tmp_path: Path) -> None:
+    assert run(*flags(space, tmp_path / "t.jsonl", "fake:lost=20")).exit_code == 1
+    space.write_text(SPACE.replace("se = [0.0, 0.25]", "se = [0.0, 0.5]"))
+    done = run(*flags(space, tmp_path / "t.jsonl"))
+    assert done.exit_code == 2
+    assert "was another one" in done.stderr
 
 
 @pytest.mark.slow

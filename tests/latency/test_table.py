@@ -1,16 +1,20 @@
 """Estimates against hand arithmetic on tables made by hand, and what a table refuses."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from latency.calibration import Calibration, Judged
+from latency.devices import open_device
 from latency.errors import InvalidTable, MissingPieces
+from latency.onnx_graph import emit
 from latency.plan import TABLE, TimingPlan
-from latency.table import LatencyTable, calibrated, command, open_table, pieces_ms
+from latency.table import LatencyTable, calibrated, open_table, pieces_ms
 from latency.table_record import AGAIN, Calibrated, Row, TimedNetwork, TimedPiece, Unable, Written, append, read
+from latency.table_text import command, other_kernel
 from search_spaces import Architecture, Head, pieces
 from tests.latency.tables import HEAD, SMALL, built, conditions, timing
 
@@ -28,6 +32,14 @@ def rows_of(arch: Architecture, ms: float = 0.25) -> list[Row]:
 def table(path: Path, rows: list[Row], calibration: Calibration = DOUBLE, *, predict: bool = False) -> LatencyTable:
     append(path, [conditions(), *rows, Calibrated(calibration=calibration)])
     return open_table(path, predict=predict)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of the fake device."""
+    path = tmp_path_factory.mktemp("whole") / "t.jsonl"
+    built(path)
+    return path
 
 
 def test_estimate_is_the_calibrated_sum_of_the_pieces(tmp_path: Path) -> None:
@@ -59,9 +71,24 @@ def test_piece_takes_the_middle_of_its_goes_at_the_anchors_usual_speed(tmp_path:
 def test_estimate_lists_missing_pieces(tmp_path: Path) -> None:
     lookup = table(tmp_path / "t.jsonl", rows_of(ARCH))
     missing = set(pieces(OTHER)) - set(pieces(ARCH))
-    with pytest.raises(MissingPieces, match=rf"{len(missing)} pieces have no latency .*python -m latency\.build_table") as error:
+    said = rf"{len(missing)} pieces have no latency .*predict=True .*python -m latency\.build_table"
+    with pytest.raises(MissingPieces, match=said) as error:
         lookup.estimate(OTHER)
     assert set(error.value.pieces) == set(lookup.missing([OTHER])) == missing
+
+
+def test_advice_is_not_to_build_the_same_table_again(tmp_path: Path) -> None:
+    lookup = table(tmp_path / "t.jsonl", rows_of(ARCH))
+    with pytest.raises(MissingPieces) as error:
+        lookup.estimate(OTHER)
+    assert str(error.value).endswith("build a table of their own space: python -m latency.build_table --space SPACE --device fake "
+                                     "--plan table --image-size 16 --outputs 4")  # fmt: skip
+
+
+def test_networks_of_another_input_are_told_to_have_a_table_of_it(whole: Path) -> None:
+    for other, flag in (((3, 24, 24), "--image-size 24"), ((3, 16, 24), "--input 3,16,24")):
+        with pytest.raises(MissingPieces, match=rf"built for inputs of 16 px and not .*: build one with {flag}$"):
+            open_table(whole, predict=True).estimate(SMALL.at(input_chw=other).decode(SMALL.corners()[0], HEAD))
 
 
 def test_piece_that_the_device_could_not_run_is_said_to_be_that(tmp_path: Path) -> None:
@@ -71,10 +98,8 @@ def test_piece_that_the_device_could_not_run_is_said_to_be_that(tmp_path: Path) 
         lookup.estimate(ARCH)
 
 
-def test_predicted_pieces_are_marked_and_widen_the_interval(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    built(path)
-    lookup = open_table(path, predict=True)
+def test_predicted_pieces_are_marked_and_widen_the_interval(whole: Path) -> None:
+    lookup = open_table(whole, predict=True)
     wider = SMALL.at(width=1.25)
     found = lookup.estimate(wider.decode(wider.corners()[1], HEAD))
     assert found.source == "table and predictor"
@@ -82,10 +107,66 @@ def test_predicted_pieces_are_marked_and_widen_the_interval(tmp_path: Path) -> N
     assert found.high_ms / found.ms > lookup.calibration.ratio_90
 
 
-def test_predicting_changes_nothing_for_measured_pieces(tmp_path: Path) -> None:
-    path = tmp_path / "t.jsonl"
-    built(path)
-    assert open_table(path, predict=True).estimate(ARCH) == open_table(path).estimate(ARCH)
+def test_predicting_changes_nothing_for_measured_pieces(whole: Path) -> None:
+    assert open_table(whole, predict=True).estimate(ARCH) == open_table(whole).estimate(ARCH)
+
+
+def test_predicting_may_be_asked_for_in_the_call(whole: Path) -> None:
+    wider = SMALL.at(width=1.25)
+    lookup, arch = open_table(whole), wider.decode(wider.corners()[1], HEAD)
+    assert lookup.estimate(arch, predict=True) == open_table(whole, predict=True).estimate(arch)
+    assert (lookup.missing([arch], predict=True), bool(lookup.missing([arch]))) == ((), True)
+    with pytest.raises(MissingPieces):
+        open_table(whole, predict=True).estimate(arch, predict=False)
+
+
+def test_predicted_network_is_near_what_the_device_takes(whole: Path) -> None:
+    # the fake device: 2 µs a node, whose number the width does not change, and hardly anything for so few multiplications
+    lookup, wider, rng = open_table(whole), SMALL.at(width=1.25), np.random.default_rng(0)
+    archs = [wider.decode(wider.sample(rng), HEAD) for _ in range(20)]
+    exact = [m.p50_ms for m in open_device("fake").time([emit(a) for a in archs], TABLE)]
+    found = lookup.estimate_many(archs, predict=True)
+    assert np.mean([e.low_ms <= ms <= e.high_ms for e, ms in zip(found, exact, strict=True)]) >= 0.9
+    assert np.median([abs(e.ms / ms - 1) for e, ms in zip(found, exact, strict=True)]) < 0.1
+
+
+def test_interval_widens_by_the_guesses_in_proportion_to_their_time(whole: Path) -> None:
+    lookup, wider = open_table(whole), SMALL.at(width=1.25)
+    arch = wider.decode(wider.corners()[0], HEAD)
+    found, predictor = lookup.estimate(arch, predict=True), lookup.predictor
+    assert predictor is not None
+    unknown = [p for p in pieces(arch) if p not in lookup.pieces_ms]
+    guesses = predictor.guess(unknown)
+    total_ms = sum(g.ms for g in guesses) + sum(lookup.pieces_ms[p] for p in pieces(arch) if p in lookup.pieces_ms)
+    assert found.predicted_share == pytest.approx(sum(g.ms for g in guesses) / total_ms)
+    more = 1 + sum(g.ms * (g.ratio_90 - 1) for g in guesses) / total_ms
+    assert found.high_ms / found.ms == pytest.approx(lookup.calibration.ratio_90 * more)
+
+
+@pytest.mark.parametrize("change", [{"kernel": 9}, {"act": "hswish"}, {"op": "mbconv", "hidden_ch": 24, "se_ch": 8}])
+def test_piece_of_a_kind_that_the_table_has_none_of_is_not_predicted(whole: Path, change: dict[str, Any]) -> None:
+    lookup = open_table(whole)
+    blocks = list(ARCH.blocks)
+    blocks[1] = msgspec.structs.replace(blocks[1], **change)
+    odd = msgspec.structs.replace(ARCH, blocks=tuple(blocks))
+    with pytest.raises(MissingPieces, match="nothing that it has is like them, to predict them by"):
+        lookup.estimate(odd, predict=True)
+    assert len(lookup.missing([odd], predict=True)) == 1
+
+
+def test_piece_that_the_device_could_not_run_is_not_predicted(tmp_path: Path) -> None:
+    lookup = built(tmp_path / "t.jsonl", "fake:fail=30")
+    rng = np.random.default_rng(0)
+    odd = next(a for a in (SMALL.decode(SMALL.sample(rng), HEAD) for _ in range(200)) if set(pieces(a)) & lookup.record.unable.keys())
+    with pytest.raises(MissingPieces, match=r"the device cannot run \d of them: leave such layers out"):
+        lookup.estimate(odd, predict=True)
+
+
+def test_table_too_small_to_predict_by_says_what_it_lacks(tmp_path: Path) -> None:
+    lookup = table(tmp_path / "t.jsonl", rows_of(ARCH), predict=True)
+    assert lookup.predictor is None
+    with pytest.raises(MissingPieces):
+        lookup.estimate(OTHER)
 
 
 def test_calibration_is_fitted_to_its_networks_and_judged_by_the_others(tmp_path: Path) -> None:
@@ -105,9 +186,9 @@ def test_calibration_is_fitted_to_its_networks_and_judged_by_the_others(tmp_path
     assert found.sum_alone.bias == pytest.approx(1 / 1.2 - 1, abs=0.03)
 
 
-def test_table_on_the_fake_device_is_as_good_as_its_jitter(tmp_path: Path) -> None:
+def test_table_on_the_fake_device_is_as_good_as_its_jitter(whole: Path) -> None:
     # every graph is off by up to 2 % of its own, a network's once and its pieces' each
-    held_out = built(tmp_path / "t.jsonl").calibration.held_out
+    held_out = open_table(whole).calibration.held_out
     assert held_out.worst < 0.045
 
 
@@ -144,6 +225,14 @@ def test_other_plan_is_refused_by_the_difference(tmp_path: Path, change: dict[st
 def test_plan_that_only_measures_longer_is_not_refused(tmp_path: Path) -> None:
     lookup = table(tmp_path / "t.jsonl", rows_of(ARCH))
     lookup.require(msgspec.structs.replace(conditions().device, governor="powersave"), TimingPlan(cores="big", max_ms=9000.0))
+
+
+def test_another_kernel_is_not_refused_and_said(tmp_path: Path) -> None:
+    lookup = table(tmp_path / "t.jsonl", rows_of(ARCH))
+    old, new = (msgspec.structs.replace(conditions().device, kernel=kernel) for kernel in ("Linux 6.6", "Linux 6.12"))
+    lookup.require(new, TABLE)
+    assert other_kernel(old, new).startswith("it was measured under Linux 6.6 and this is Linux 6.12: the same device")
+    assert other_kernel(old, old) == other_kernel(conditions().device, new) == ""
 
 
 def test_unfinished_table_is_refused_with_the_command_that_goes_on(tmp_path: Path) -> None:

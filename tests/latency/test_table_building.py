@@ -13,70 +13,127 @@ from latency.onnx_graph import emit_piece
 from latency.piece_work import piece_work
 from latency.plan import TABLE
 from latency.table_building import Work, build, go_plan, network_plan, open_record, spread, work_left
-from latency.table_record import AGAIN, TimedNetwork, TimedPiece, read
+from latency.table_record import AGAIN, Anchor, Record, Row, Session, TimedNetwork, TimedPiece, append, pieces_sha256, read
 from search_spaces import pieces
 from tests.latency.tables import HEAD, SMALL, built, conditions, no_tick
 
 MENU = SMALL.pieces(HEAD)
 
 
-def test_every_piece_is_timed_once_in_each_of_the_plan_s_processes(tmp_path: Path) -> None:
-    record = built(tmp_path / "t.jsonl").record
-    times = Counter((row.piece.read(), row.go) for row in record.of(TimedPiece) if row.go != AGAIN)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """A table of the fake device."""
+    return built(tmp_path_factory.mktemp("whole") / "t.jsonl").record
+
+
+def test_every_piece_is_timed_once_in_each_of_the_plan_s_processes(whole: Record) -> None:
+    times = Counter((row.piece.read(), row.go) for row in whole.of(TimedPiece) if row.go != AGAIN)
     assert times == {(piece, go): 1 for piece in MENU for go in range(TABLE.processes)}
 
 
-def test_goes_have_orders_of_their_own(tmp_path: Path) -> None:
-    record = built(tmp_path / "t.jsonl").record
-    orders = [[row.piece for row in record.of(TimedPiece) if row.go == go] for go in range(3)]
+def test_goes_have_orders_of_their_own(whole: Record) -> None:
+    orders = [[row.piece for row in whole.of(TimedPiece) if row.go == go] for go in range(3)]
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_one_in_twenty_pieces_is_timed_once_more(tmp_path: Path) -> None:
-    record = built(tmp_path / "t.jsonl").record
-    assert sum(AGAIN in goes for goes in record.pieces.values()) == -(-len(MENU) // 20)
+def test_one_in_twenty_pieces_is_timed_once_more(whole: Record) -> None:
+    assert sum(AGAIN in goes for goes in whole.pieces.values()) == -(-len(MENU) // 20)
 
 
-def test_latencies_are_those_of_the_device(tmp_path: Path) -> None:
+def test_latencies_are_those_of_the_device(whole: Record) -> None:
     # 2 µs a node + 0.05 ns a multiply-accumulate, off by up to 2 % by graph, and noise of 0.1 % a run
-    for piece, goes in built(tmp_path / "t.jsonl").record.pieces.items():
+    for piece, goes in whole.pieces.items():
         by_hand_ms = (2000 * len(emit_piece(piece).graph.node) + 0.05 * piece_work(piece).macs) / 1e6
         assert goes[0].ms == pytest.approx(by_hand_ms, rel=0.021)
 
 
-def test_networks_are_as_many_as_asked_for_and_of_the_table_s_pieces(tmp_path: Path) -> None:
-    record = built(tmp_path / "t.jsonl").record
-    assert Counter(use for use, _ in record.networks.values()) == {"fit": 10, "held out": 5}
-    assert {p for arch in record.networks for p in pieces(arch)} <= set(MENU)
-    assert all(goes.keys() == {0, 1, 2} for _, goes in record.networks.values())
+def test_networks_are_as_many_as_asked_for_and_of_the_table_s_pieces(whole: Record) -> None:
+    assert Counter(use for use, _ in whole.networks.values()) == {"fit": 10, "held out": 5}
+    assert {p for arch in whole.networks for p in pieces(arch)} <= set(MENU)
+    assert all(goes.keys() == {0, 1, 2} for _, goes in whole.networks.values())
 
 
-def test_no_network_is_both_fitted_to_and_held_out(tmp_path: Path) -> None:
-    uses = {(row.arch, row.use) for row in built(tmp_path / "t.jsonl").record.of(TimedNetwork)}
+def test_no_network_is_both_fitted_to_and_held_out(whole: Record) -> None:
+    uses = {(row.arch, row.use) for row in whole.of(TimedNetwork)}
     assert len(uses) == len({arch for arch, _ in uses})
 
 
-def test_same_seed_gives_the_same_file(tmp_path: Path) -> None:
-    built(tmp_path / "a.jsonl")
-    built(tmp_path / "b.jsonl")
-    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+def test_same_seed_gives_the_same_file(whole: Record, tmp_path: Path) -> None:
+    built(tmp_path / "t.jsonl")
+    assert (tmp_path / "t.jsonl").read_bytes() == whole.path.read_bytes()
 
 
 @pytest.mark.parametrize("timed", [1, 40, 120])
-def test_lost_device_leaves_what_was_measured_and_the_rest_follows(tmp_path: Path, timed: int) -> None:
+def test_lost_device_leaves_what_was_measured_and_the_rest_follows(whole: Record, tmp_path: Path, timed: int) -> None:
     path = tmp_path / "t.jsonl"
     with pytest.raises(Unreachable):
         built(path, f"fake:lost={timed}")
     kept = path.read_bytes()
-    built(path)
-    built(tmp_path / "whole.jsonl")
+    record = built(path).record
     assert path.read_bytes().startswith(kept)
-    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert without_sessions(record) == without_sessions(whole)
 
 
-def test_finished_table_is_not_measured_again(tmp_path: Path) -> None:
-    record = built(tmp_path / "t.jsonl").record
-    assert work_left(record, SMALL).timings == 0
+def without_sessions(record: Record) -> list[Row]:
+    """What was timed."""
+    return [row for row in record.rows if not isinstance(row, Session)]
+
+
+def test_every_session_begins_with_the_anchors(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(Unreachable):
+        built(path, "fake:lost=40")
+    record = built(path).record
+    first, second = record.of(Session)
+    assert first == second == record.rows[0]
+    assert len(first.anchors) == 3
+    assert all(anchor.ms > 0 for anchor in first.anchors)
+
+
+def test_table_begun_beside_other_anchors_is_not_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    other = Session(anchors=(Anchor(sha256="0" * 64, ms=1.0),), taken_at="1970-01-01T00:00:00Z")
+    append(path, [conditions(), other])
+    with pytest.raises(InvalidTable, match=r"t\.jsonl was begun beside other networks .*name another --out"):
+        built(path)
+    assert read(path).rows == (other,)
+
+
+def test_space_that_changed_behind_its_name_is_refused(tmp_path: Path) -> None:
+    then, now = (msgspec.structs.replace(conditions(), pieces_sha256=letter * 64) for letter in "ab")
+    open_record(tmp_path / "t.jsonl", then)
+    with pytest.raises(InvalidTable, match=r"other conditions \(the space small was another one\): name another --out"):
+        open_record(tmp_path / "t.jsonl", now)
+
+
+def test_table_from_before_the_space_was_noted_is_gone_on_with(tmp_path: Path) -> None:
+    open_record(tmp_path / "t.jsonl", conditions())
+    now = msgspec.structs.replace(conditions(), pieces_sha256="a" * 64)
+    assert open_record(tmp_path / "t.jsonl", now).conditions == conditions()
+
+
+def test_same_space_by_another_path_is_gone_on_with(tmp_path: Path) -> None:
+    then, now = (msgspec.structs.replace(conditions(), space=path, pieces_sha256="a" * 64) for path in ("small.toml", "here/small.toml"))
+    open_record(tmp_path / "t.jsonl", then)
+    assert open_record(tmp_path / "t.jsonl", now).conditions == then
+
+
+def test_hash_of_pieces_is_of_each_of_them_and_of_their_order() -> None:
+    larger = SMALL.at(input_chw=(3, 32, 32)).pieces(HEAD)
+    assert len({pieces_sha256(menu) for menu in (MENU, MENU[:-1], MENU[::-1], larger)}) == 4
+    assert pieces_sha256(MENU) == pieces_sha256(SMALL.pieces(HEAD))
+
+
+def test_table_of_signals_is_built(tmp_path: Path) -> None:
+    space = SMALL.at(input_chw=(2, 1, 64))
+    table = built(tmp_path / "t.jsonl", space=space)
+    assert set(table.pieces_ms) == set(space.pieces(HEAD))
+    assert all(piece.dims == 1 for piece in table.pieces_ms)
+    assert table.estimate(space.decode(space.corners()[0], HEAD)).ms > 0
+
+
+def test_finished_table_is_not_measured_again(whole: Record) -> None:
+    assert work_left(whole, SMALL).timings == 0
 
 
 def test_work_of_a_new_table_is_counted_by_hand(tmp_path: Path) -> None:
@@ -120,6 +177,12 @@ def test_table_of_other_conditions_is_refused_by_the_difference(tmp_path: Path, 
 def test_same_device_by_another_address_goes_on(tmp_path: Path) -> None:
     open_record(tmp_path / "t.jsonl", conditions())
     assert open_record(tmp_path / "t.jsonl", msgspec.structs.replace(conditions(), device_spec="fake:noise=0")).conditions == conditions()
+
+
+def test_device_with_another_kernel_goes_on(tmp_path: Path) -> None:
+    open_record(tmp_path / "t.jsonl", conditions())
+    newer = msgspec.structs.replace(conditions().device, kernel="Linux 6.12")
+    assert open_record(tmp_path / "t.jsonl", msgspec.structs.replace(conditions(), device=newer)).conditions == conditions()
 
 
 def test_device_with_another_runtime_is_refused(tmp_path: Path) -> None:

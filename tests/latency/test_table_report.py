@@ -9,13 +9,14 @@ import pytest
 
 from latency.calibration import Calibration, Judged
 from latency.console import Console, open_console
-from latency.table import open_table
+from latency.table import LatencyTable, open_table
 from latency.table_building import Work
-from latency.table_record import AGAIN, Calibrated, Record, Row, TimedPiece, Timing, Unable, Written, append, read
-from latency.table_report import announce, as_json, between_goes, seconds_spent, show
-from tests.latency.tables import HEAD, SMALL, conditions, timing
+from latency.table_record import AGAIN, Anchor, Calibrated, Record, Row, Session, TimedPiece, Timing, Unable, Written, append, read
+from latency.table_report import announce, as_json, between_goes, show
+from tests.latency.tables import HEAD, SMALL, built, conditions, timing
 
 PIECES = SMALL.pieces(HEAD)[:4]
+NOW = "2026-01-02T10:00:00Z"
 FAIR = Judged(networks=5, mape=0.021, bias=-0.004, worst=0.08, within_5=0.8, within_10=1, spearman=0.992)
 GOOD = Calibration(coefficients=(0, 1, *[0] * 9), penalty=1, fitted=10, ratio_90=1.25, held_out=FAIR, line=FAIR, sum_alone=FAIR)
 
@@ -37,8 +38,12 @@ def streams() -> tuple[Console, io.StringIO, io.StringIO]:
 def shown(path: Path, *found: Row) -> tuple[str, str]:
     """What goes to stdout and to stderr."""
     record(path, *found)
+    return shown_of(open_table(path))
+
+
+def shown_of(table: LatencyTable) -> tuple[str, str]:
     console, out, err = streams()
-    show(open_table(path), console)
+    show(table, console)
     return out.getvalue(), err.getvalue()
 
 
@@ -54,9 +59,29 @@ def test_errors_and_the_interval_are_shown(tmp_path: Path) -> None:
     assert "warning" not in err
 
 
-def test_time_is_that_at_work_without_pauses(tmp_path: Path) -> None:
-    moments = [at("10:00:00"), at("10:00:30"), at("10:01:30"), at("12:00:00")]
-    assert seconds_spent(record(tmp_path / "t.jsonl", *rows(0, moments))) == 90
+def test_sessions_are_told_and_uneven_anchors_warned_of(tmp_path: Path) -> None:
+    first, even, uneven = (Session(anchors=(Anchor(sha256="a", ms=1.0), Anchor(sha256="b", ms=ms)), taken_at=NOW) for ms in (1.0, 1.1, 2.0))
+    out, err = shown(tmp_path / "even.jsonl", first, *rows(0, [timing(1.0)] * 4), even)
+    # the mean of 1 and 1.1 in logarithms
+    assert "sessions: 2; the device was +4.9% off the first one's latency at most" in out
+    assert "warning" not in err
+    _, err = shown(tmp_path / "uneven.jsonl", first, *rows(0, [timing(1.0)] * 4), uneven)
+    assert "warning: the networks that everything is held against differ by 41%" in err
+
+
+def test_error_of_the_predictor_is_told(tmp_path: Path) -> None:
+    out, _ = shown_of(built(tmp_path / "t.jsonl"))
+    found = json.loads(as_json(open_table(tmp_path / "t.jsonl")))["predictor"]
+    factor = f"to within a factor of {found['ratio_90']:.2f} in nine cases of ten, MAPE {found['mape']:.1%}"
+    assert f"pieces that it lacks can be predicted {factor}" in out
+    assert found["pieces"] == len(SMALL.pieces(HEAD))
+    assert 0 < found["mape"] < found["ratio_90"] - 1
+
+
+def test_table_too_small_to_predict_by_has_no_predictor(tmp_path: Path) -> None:
+    out, _ = shown(tmp_path / "t.jsonl", *rows(0, [timing(1.0)] * 4))
+    assert "predicted" not in out
+    assert json.loads(as_json(open_table(tmp_path / "t.jsonl")))["predictor"] is None
 
 
 def test_goes_are_compared_at_their_anchors_speed(tmp_path: Path) -> None:
