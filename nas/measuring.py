@@ -60,7 +60,7 @@ class Meter:
         """
         self.device, self.plan = device, plan
         self._store, self._is_fresh, self._table = store, is_fresh, table
-        self.measured = self.stored = self.estimated = 0
+        self.measured = self.stored = self.estimated = self._measured_before = 0
         self.spent_s = 0.0
         self.stored_days: set[str] = set()
         self._between_cv = self._stored_spread()
@@ -90,12 +90,17 @@ class Meter:
         return [_priced(timed) for timed in self.time([emit(arch) for arch in archs])]
 
     def take_up(self, rows: Sequence[Candidate]) -> None:
-        """Learns from an interrupted search's rows what it knew."""
-        table = self._table
+        """Learns from an interrupted search's rows what it knew, and counts it for the story."""
+        table, firsts = self._table, [(r, r.latency) for r in rows if r.duplicate_of is None and r.latency is not None]
+        measured = [(r.arch, Priced(latency=latency, source="measured")) for r, latency in firsts if r.latency_source == "measured"]
+        old = [latency.taken_at[:10] for r, latency in firsts if r.latency_source == "store"]
+        self._measured_before += len(measured)
+        self.estimated += sum(r.latency_source == "estimate" for r, _ in firsts)
+        self.stored += len(old)
+        self.stored_days |= set(old) - {""}
         if table:
-            known = [r for r in rows if r.duplicate_of is None and r.latency_source == "measured" and not table.missing([r.arch])]
-            priced = [Priced(latency=r.latency, source="measured") for r in known if r.latency]
-            self._learn(list(zip(priced, table.estimate_many([r.arch for r in known]), strict=True)))
+            known = [(arch, priced) for arch, priced in measured if not table.missing([arch])]
+            self._learn(list(zip([p for _, p in known], table.estimate_many([arch for arch, _ in known]), strict=True)))
 
     def _learn(self, found: Sequence[tuple[Priced | Failed, Estimate]]) -> None:
         for priced, guess in found:
@@ -130,8 +135,10 @@ class Meter:
         parts = []
         if self.measured:
             parts.append(f"{self.measured} network{'s' * (self.measured > 1)} measured in {duration(self.spent_s)}")
+        if self._measured_before:
+            parts.append(f"{self._measured_before} measured before this start")
         if self.stored:
-            days = sorted(self.stored_days)
+            days = sorted(self.stored_days) or ["an unknown day"]
             when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
             parts.append(f"{self.stored} taken from earlier runs ({when}; --fresh measures them again)")
         if self.estimated > 0:

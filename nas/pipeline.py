@@ -20,6 +20,7 @@ from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import open_store
 from latency.table import LatencyTable, open_table
+from latency.table_text import other_kernel
 from nas import outputs
 from nas.config import RunConfig
 from nas.errors import NothingFeasible, Stopped, UnknownName
@@ -120,17 +121,24 @@ def _bench(config: RunConfig, out: Path, console: Console) -> Iterator[Bench]:
 
 
 def _table(config: RunConfig, device: DevicePool, plan: TimingPlan, space: SearchSpace, task: Task, say: Say) -> LatencyTable | None:
-    """The table that the configuration names, if any; refused where it is not of this device, plan and space."""
+    """The table that the configuration names, if any; refused where it is not of this device and plan, or of too different a space."""
     if config.table is None:
         return None
-    table = open_table(config.table)
+    table = open_table(config.table, predict=True)
     table.require(device.info(), plan)
     corners = [space.decode(picks, task.head) for picks in space.corners()]
     if set(table.missing(corners)) - table.record.unable.keys():
         table.estimate_many(corners)  # a table of something else, which says what
+    if text := other_kernel(table.record.conditions.device, device.info()):
+        say(f"table    {config.table}: {text}")
     menu = space.pieces(task.head)
-    if lacking := sum(p not in table.pieces_ms for p in menu):
-        say(f"table    {config.table} lacks {lacking} of the space's {len(menu)} pieces: candidates with one of them are measured")
+    lacking = [p for p in menu if p not in table.pieces_ms]
+    guessed = [p for p in lacking if table.can_guess(p)]
+    if guessed and table.predictor:
+        within = f"predicted to within a factor of {table.predictor.error.ratio_90:.2f} in nine of ten"
+        say(f"table    {config.table} lacks {len(lacking)} of the space's {len(menu)} pieces: {len(guessed)} are {within}")
+    if left := len(lacking) - len(guessed):
+        say(f"table    {config.table} lacks {left} of the space's {len(menu)} pieces: candidates with one of them are measured")
     return table
 
 
@@ -277,6 +285,8 @@ def _open_finals(bench: Bench, folder: RunFolder, rounds: SearchRounds, speed: S
         console.say(f"search ended: {rounds.stopped}")
     if story := bench.meter.story():
         console.say(f"latencies so far: {story}")
+    if late := sum(r.status == "infeasible" and r.score is not None and r.duplicate_of is None for r in rows):
+        console.say(f"{late} of the trained candidates turned out to be over --max-ms once measured")
     if not search_front(rows):
         raise Stopped(f"none of {len(rows)} candidates was trained; candidates.jsonl in {bench.out} says why")
     members = finalists(config, rows)

@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from latency.pool import DevicePool
 from latency.store import LatencyStore
 from latency.table import Estimate
 from nas.measuring import Meter, Priced, Timed
+from nas.store import Candidate, Latency
 from search_spaces import Architecture, Block, Head
 from tests.latency.models import conv_net
 
@@ -84,6 +86,26 @@ def test_story_counts_what_was_measured_and_what_was_not(tmp_path: Path) -> None
         meter.time(NETS)
         assert meter.story().startswith("3 networks measured in ")
         assert meter.story().endswith(", 2 taken from earlier runs (1970-01-01; --fresh measures them again)")
+
+
+def row(arch: Architecture, source: Literal["measured", "store", "estimate"], **fields: Any) -> Candidate:  # Any: of any field
+    latency = Latency(p50_ms=1.0, low_ms=0.9, high_ms=1.1, taken_at="2026-01-02T03:04:05Z")
+    return Candidate(stage="search", status="trained", arch=arch, seed=0, latency=latency, latency_source=source, **fields)
+
+
+def test_story_of_a_search_that_is_taken_up_has_what_was_known_before() -> None:
+    archs = [Architecture(input_chw=(3, 8, 8), blocks=(Block(op="conv", in_ch=3, out_ch=n),), head=Head(outputs=2)) for n in (4, 5, 6, 7)]
+    meter = Meter(open_device("fake"))
+    meter.take_up([
+        row(archs[0], "measured"), row(archs[1], "measured"), row(archs[1], "store", duplicate_of=1), row(archs[2], "estimate"),
+        row(archs[3], "store"),
+    ])  # fmt: skip
+    assert meter.story() == (
+        "2 measured before this start, 1 taken from earlier runs (2026-01-02; --fresh measures them again), 1 only estimated by the table"
+    )
+    meter.look_closer([archs[2]])
+    assert (meter.estimated, meter.measured) == (0, 1)
+    assert "estimated" not in meter.story()
 
 
 def test_intervals_are_as_wide_as_the_spread_between_processes_asks_for() -> None:

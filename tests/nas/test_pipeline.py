@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -53,11 +54,24 @@ def test_search_measures_what_its_table_lacks_and_says_so(tmp_path: Path) -> Non
     assert all(r.latency_source != "estimate" for r in found if open_table(table).missing([r.arch]))
 
 
+@pytest.mark.slow
+def test_search_predicts_what_its_table_has_no_such_width_of(tmp_path: Path) -> None:
+    given = config(tmp_path)
+    table = table_of(tmp_path, "fake")
+    wider = msgspec.structs.replace(given, width=1.25, table=str(table), trials=6)
+    done = command("--config", saved(wider, tmp_path), "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "are predicted to within a factor of " in done.stderr
+    guessed = [r for r in rows(tmp_path / "run") if r.latency_source == "estimate"]
+    assert any(open_table(table).missing([r.arch]) for r in guessed)
+    assert all(r.latency and r.latency.low_ms < r.latency.p50_ms < r.latency.high_ms for r in guessed)
+
+
 def test_table_of_another_space_is_refused(tmp_path: Path) -> None:
     config(tmp_path)
-    (tmp_path / "other.toml").write_text(SPACE.replace("[3, 5]", "[7]"))
+    (tmp_path / "other.toml").write_text(SPACE.replace("[3, 5]", "[3]"))  # no kernel of 5, and none beyond it
     table = table_of(tmp_path, "fake", "other.toml")
     done = command("--config", saved(config(tmp_path, table=str(table)), tmp_path), "--out", tmp_path / "run")
     assert done.exit_code == 2
-    assert "pieces have no latency in" in done.stderr
+    assert "1 piece has no latency in" in done.stderr
     assert not (tmp_path / "run").exists()
