@@ -4,6 +4,7 @@ import time
 
 from latency.console import count, duration, ms, three_digits
 from nas.cost import count as cost_of
+from nas.forecast import measured_speed
 from nas.models import Network
 from nas.refinement.bench import Bench
 from nas.refinement.forecast import measured_tuning, steps_left
@@ -13,7 +14,15 @@ from nas.refinement.sizing import Proposal, sized
 from nas.refinement.steps import tuning_recipe
 from nas.store import Candidate
 
-__all__ = ["say_plan"]
+__all__ = ["say_plan", "say_seed_training"]
+
+
+def say_seed_training(bench: Bench) -> None:
+    """Says that the seed has yet to learn the task, and how long that should take."""
+    config, arch = bench.config, bench.seed.arch
+    speed = measured_speed([arch], bench.task, config.recipe.batch)
+    wait = duration(speed.seconds(arch, len(bench.task.train), config.final_epochs))
+    bench.console.say(f"first {bench.seed.origin} learns {bench.task.data} in {config.final_epochs} epochs (~{wait})")
 
 
 def say_plan(bench: Bench, seed: Candidate, network: Network, *, done: int) -> None:
@@ -70,5 +79,9 @@ def _say_doubts(bench: Bench) -> None:
             f"delta    {three_digits(asked_ms)} ms is less than twice the ± of the seed's latency: raised to "
             f"{three_digits(bench.delta_ms)} ms, {share:.1f} % of the seed"
         )
+    interval, seed_ms = bench.pricing.interval_ms(bench.seed.arch), bench.seed_latency.p50_ms
+    if interval and not interval[0] <= seed_ms <= interval[1]:
+        low, high = map(three_digits, interval)
+        bench.console.say(f"table    it says {low} to {high} ms for the seed: its estimates are scaled to what is measured")
     if bench.config.table is None:
         bench.console.warn("without --table proposals are sized by MACs, a poor guide to latency on most devices; the path is measured")

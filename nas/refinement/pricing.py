@@ -1,9 +1,10 @@
 """What architectures are estimated to take: by a latency table or by MACs, and moved to agree with what the device said last."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from latency import DeviceInfo, LatencyTable, TimingPlan, open_table
+from latency import DeviceInfo, LatencyTable, MissingPieces, TimingPlan, open_table
 from latency.piece_work import piece_work
 from nas.refinement.sizing import Estimate
 from search_spaces.architecture import Architecture, pieces
@@ -70,10 +71,20 @@ def open_pricing(path: str | None, device: DeviceInfo, plan: TimingPlan) -> Pric
 
 
 def anchored(price: Callable[[Sequence[Architecture]], list[float]], arch: Architecture, measured_ms: float) -> Estimate:
-    """Estimates times the factor that makes that of ``arch`` equal to its measured latency."""
+    """Estimates times the factor that makes that of ``arch`` equal to its measured latency; infinite for what cannot be estimated.
+
+    Raises:
+        MissingPieces: ``arch`` itself cannot be.
+    """
     (own,) = price([arch])
 
     def estimate(archs: Sequence[Architecture]) -> list[float]:
-        return [ms * measured_ms / own for ms in price(archs)]
+        try:
+            return [ms * measured_ms / own for ms in price(archs)]
+        except MissingPieces as error:
+            lacking = set(error.pieces)
+        able = [lacking.isdisjoint(pieces(a)) for a in archs]
+        known = iter(estimate([a for a, is_able in zip(archs, able, strict=True) if is_able]))
+        return [next(known) if is_able else math.inf for is_able in able]
 
     return estimate

@@ -24,7 +24,7 @@ from nas.refinement.bench import Bench, open_bench, refuse_impossible
 from nas.refinement.carry import matched
 from nas.refinement.longer import Full, FullTrainings
 from nas.refinement.part import parted
-from nas.refinement.planning import say_plan
+from nas.refinement.planning import say_plan, say_seed_training
 from nas.refinement.pricing import anchored
 from nas.refinement.record import Record, check_settings, open_record
 from nas.refinement.report import Report, draw, show, write_csv
@@ -112,6 +112,8 @@ def _run(bench: Bench, folder: RunFolder, record: Record) -> tuple[Steps, FullTr
 
     with contextlib.ExitStack() as lines:
         untrained = [] if bench.seed.is_trained else [_seed_training(bench)]
+        if untrained and not any(r.stage == "refine" for r in folder.rows):
+            say_seed_training(bench)
         stages = Stages([lambda: open_full(untrained), open_steps, lambda: open_full(_wanted(bench, opened[-1]))])
         if not isinstance(stages.peek(), Done):
             EXECUTORS[bench.config.executor](stages, bench.config, workers=bench.workers)

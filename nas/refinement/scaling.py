@@ -1,5 +1,6 @@
 """Uniform width scaling: every channel count of an architecture by one factor, the plain way to make it faster."""
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -29,14 +30,19 @@ def scaled(arch: Architecture, factor: float) -> Architecture:
 
 
 def scaled_to(arch: Architecture, targets_ms: Sequence[float], estimate: Estimate) -> list[tuple[float, Architecture]]:
-    """For each latency the (factor, architecture) with the nearest estimate; equal architectures stand once, at the largest factor."""
+    """For each latency the (factor, architecture) whose estimate is nearest to it; equal architectures stand once, at the largest factor.
+
+    Of two neighbours: the widest network that is estimated to be no slower, and the next wider one.
+    """
     made = {a.id: (f, a) for f in FACTORS if (a := scaled(arch, f)).id != arch.id}
-    choices = list(made.values())
-    if not choices:
-        return []
+    choices = list(made.values())[::-1]
     ms = estimate([a for _, a in choices])
-    nearest = [min(range(len(choices)), key=lambda i: abs(ms[i] - target)) for target in targets_ms]
-    return [choices[i] for i in dict.fromkeys(nearest)]
+    choices, ms = [c for c, each in zip(choices, ms, strict=True) if each < math.inf], [each for each in ms if each < math.inf]
+    found = []
+    for target in targets_ms if choices else []:
+        first = next((i for i, each in enumerate(ms) if each <= target), len(ms) - 1)
+        found.append(min({max(first - 1, 0), first}, key=lambda i: abs(ms[i] - target)))
+    return [choices[i] for i in dict.fromkeys(found)]
 
 
 def _se(se_ch: int, factor: float) -> int:

@@ -236,6 +236,13 @@ class Steps:
             raise Stopped(f"{self._meter.device.info().name} can run none of the proposals of step {len(self.path)}")
         return slow[0]
 
+    def _pace(self) -> float:
+        """The seed's measured latency over its estimate: by so much the device runs slower than when its table was built."""
+        first = self.path[0].latency
+        assert first is not None, "the path is measured"
+        (own,) = self._pricing.ms([self.path[0].arch])
+        return first.p50_ms / own
+
     def _beside_the_seed(self, arch: Architecture) -> Latency | Failed:
         """A network's latency, timed in turns with the seed: what has slowed the device as a whole since the run began is divided out."""
         seed, timed = self._meter.time([emit(self.path[0].arch), emit(arch)])
@@ -262,11 +269,9 @@ class Steps:
             f"held-out {chosen.score:.3f} ±{chosen.score_se:.3f}{before}; {took}"
         )
         interval = self._pricing.interval_ms(chosen.arch)
-        if interval and not interval[0] <= latency.p50_ms <= interval[1]:
-            self._say(
-                f"{self._pricing.name} says {three_digits(interval[0])} to {three_digits(interval[1])} ms: the measurement is outside its "
-                "stated error, and rules"
-            )
+        if interval and not interval[0] <= latency.p50_ms / self._pace() <= interval[1]:
+            low, high = (three_digits(end * self._pace()) for end in interval)
+            self._say(f"{self._pricing.name} says {low} to {high} ms: the measurement is outside its stated error, and rules")
 
 
 def tuning_recipe(config: RunConfig, settings: Refinement) -> Recipe:

@@ -56,3 +56,16 @@ def test_anchored_estimates_keep_the_ratios_and_meet_the_measurement(arch: Archi
     estimate = anchored(price, arch, 3.0)
     assert estimate([arch])[0] == pytest.approx(3.0)
     assert estimate([small])[0] == pytest.approx(3.0 * price([small])[0] / price([arch])[0])
+
+
+def test_network_with_a_piece_that_has_no_estimate_is_never_fast_enough(table: LatencyTable, arch: Architecture) -> None:
+    known = SMALL.decode(SMALL.corners()[0], HEAD)
+    unknown = shrunk(arch, places(arch, ("expansion",))[0], 40)
+    estimate = anchored(ByTable(table).ms, arch, 3.0)  # a table that is not opened to guess
+    found = estimate([unknown, known, unknown])
+    assert found == [float("inf"), pytest.approx(3.0 * table.estimate(known).ms / table.estimate(arch).ms), float("inf")]
+
+
+def test_seed_that_a_table_cannot_estimate_is_an_error(table: LatencyTable, arch: Architecture) -> None:
+    with pytest.raises(MissingPieces):
+        anchored(ByTable(table).ms, shrunk(arch, places(arch, ("expansion",))[0], 40), 3.0)

@@ -213,3 +213,11 @@ def test_new_start_tries_failed_proposals_again(tmp_path: Path) -> None:
     whole.go(whole.steps())
     assert {r.arch.id for r in tried(walk) if not r.error} == {r.arch.id for r in tried(whole)}
     assert read_rows(walk.out / "candidates.jsonl") == read_rows(whole.out / "candidates.jsonl")
+
+
+@pytest.mark.parametrize("changed", [{"keep": "taylor"}, {"choose": "accuracy"}, {"kinds": ("bottleneck", "depth", "expansion")}])
+def test_other_rules_and_kinds_reach_the_target_too(tmp_path: Path, changed: dict[str, object]) -> None:
+    walk = Walk(tmp_path, target=0.8, **changed)
+    steps = walk.steps()
+    walk.go(steps)
+    assert ms(steps.path[-1]) <= 0.8 * ms(steps.path[0])

@@ -38,7 +38,7 @@ Answer = Callable[[Job], Outcome]
 
 def by_size(job: Job) -> Outcome:
     """A score that falls with the width of block b only: shrinking anything else costs nothing."""
-    return Outcome(key=job.key, score=0.5 + job.arch.blocks[2].hidden_ch / 1000, seconds=1.0)
+    return Outcome(key=job.key, score=0.5 + job.arch.blocks[-1].hidden_ch / 1000, seconds=1.0)
 
 
 class Walk:
