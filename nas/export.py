@@ -68,7 +68,7 @@ def chosen(run: "Run", ids: Sequence[str]) -> "list[Candidate]":
     """
     from nas.errors import NasError, UnknownName
 
-    trained = {r.id: r for r in run.rows if r.status == "trained" and r.stage == "search"}
+    trained = {r.id: r for r in run.rows if r.status == "trained" and r.stage in ("search", "refine")}
     trained |= {r.id: r for r in run.rows if r.status == "trained" and r.stage == "final"}
     if not ids:
         if not len(run.front):

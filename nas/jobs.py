@@ -12,6 +12,7 @@ import msgspec
 
 from nas.config import RunConfig
 from nas.recipe import Recipe
+from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
@@ -19,7 +20,11 @@ __all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "Stages", "open_config
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One network to train. ``weights`` is where its weights go; ``test`` asks for one score on the test split too."""
+    """One network to train. ``weights`` is where its weights go; ``test`` asks for one score on the test split too.
+
+    ``init`` is a file of weights to begin with; "": drawn by the seed. With ``part`` it is trained on part of the training images and
+    scored on another part of them; None: trained on all of them, scored on valid.
+    """
 
     key: str
     arch: Architecture
@@ -27,6 +32,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     weights: str
     test: bool = False
+    init: str = ""
+    part: Part | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,10 +134,13 @@ def _train(job: Job, task: Task) -> tuple[float, float | None]:
     from nas.evaluate import evaluate
     from nas.models import build
     from nas.train import fit
-    from nas.weights import save
+    from nas.weights import load, save
 
     network = build(job.arch, dropout=job.recipe.dropout, generator=torch.Generator().manual_seed(job.seed))
-    result = fit(network, task, job.recipe, seed=job.seed)
+    if job.init:
+        network.load_state_dict(load(job.init))
+    on, recipe = parted(task, job.recipe, job.part) if job.part else (task, job.recipe)
+    result = fit(network, on, recipe, seed=job.seed)
     test_score = evaluate(network, task, "test") if job.test else None
     save(network.state_dict(), Path(job.weights), metadata={"arch": job.arch.id})
     return result.score, test_score

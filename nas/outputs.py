@@ -52,8 +52,8 @@ def write_front(rows: Sequence[Candidate], path: Path) -> None:
     write_atomic(path, table.to_csv(index=False))
 
 
-def environment_text(task: Task, space: SearchSpace, device: DeviceInfo, plan: TimingPlan) -> str:
-    """JSON of versions, computer, device, timing plan, git commit and data hash: what a reader needs to judge or repeat a run."""
+def environment_text(task: Task, space: SearchSpace | None, device: DeviceInfo, plan: TimingPlan) -> str:
+    """JSON of versions, computer, device, timing plan, git commit, hashes of data and (if any) space: what it takes to judge a run."""
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -62,7 +62,7 @@ def environment_text(task: Task, space: SearchSpace, device: DeviceInfo, plan: T
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _commit(),
         "data": {"spec": task.data, "sha256": task.data_sha256, "notes": list(task.notes)},
-        "space": {"name": space.name, "sha256": _space_sha256(space)},
+        **({"space": {"name": space.name, "sha256": _space_sha256(space)}} if space else {}),
         "device": {"name": device.name, "id": device.id, **msgspec.to_builtins(device)},
         "timing_plan": msgspec.to_builtins(plan),
     }

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,9 @@ from search_spaces.architecture import Architecture
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Candidate", "Latency", "Run", "RunFolder", "check_out", "drop_torn_line", "load_run", "open_run", "write_atomic"]
+__all__ = [
+    "Candidate", "Latency", "Run", "RunFolder", "append_rows", "check_out", "drop_torn_line", "load_run", "open_run", "write_atomic",
+]  # fmt: skip
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,15 +43,16 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One finished candidate: a search proposal, a front member trained in full, or a baseline.
+    """One finished candidate: a search proposal, a step of a refinement, a network trained in full, or a baseline.
 
     ``status``: ``trained``; ``infeasible`` (over ``max_ms``, never trained); ``duplicate`` (answered from the
-    row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split; ``test_score`` only of finals.
+    row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split, of a
+    ``refine`` row (source ``short``) of training images held out; ``test_score`` only of finals: ``tuned`` ones did not begin anew.
     A source is ``store`` where an earlier row or an earlier run has the figure, ``estimate`` where a latency table has it and nothing
     was timed. A candidate that is measured after all has another row, and the later one counts.
     """
 
-    stage: Literal["search", "final"]
+    stage: Literal["search", "refine", "final"]
     status: Literal["trained", "infeasible", "duplicate", "failed"]
     arch: Architecture
     seed: int
@@ -61,10 +64,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     latency_source: Literal["", "measured", "store", "estimate"] = ""
     score: float | None = None
     test_score: float | None = None
-    score_source: Literal["", "alone", "full", "store"] = ""
+    score_source: Literal["", "alone", "full", "store", "short", "tuned"] = ""
     epochs: int = 0
     seconds: float = 0.0
     weights: str = ""  # path inside the run folder
+    parent_id: str = ""  # the architecture that it was made from
     duplicate_of: int | None = None  # the number of the proposal whose row answered this one
     error: str = ""
 
@@ -87,17 +91,7 @@ class RunFolder:
         Raises:
             Stopped: the disk does not take it; a part that it took is dropped when the run is opened again.
         """
-        path, line = self.path / "candidates.jsonl", b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                if os.write(fd, line) != len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise Stopped(f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from there") from error
+        append_rows(self.path / "candidates.jsonl", rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +120,25 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def append_rows(path: Path, rows: Sequence[msgspec.Struct]) -> None:
+    """Appends rows to a file of lines of JSON, all of them or none, and waits until they are on the disk.
+
+    Raises:
+        Stopped: as ``RunFolder.append``.
+    """
+    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            if os.write(fd, lines) != len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise Stopped(f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from there") from error
 
 
 def read_rows(path: Path) -> tuple[Candidate, ...]:

@@ -158,7 +158,7 @@ def pieces(arch: Architecture) -> tuple[Piece, ...]:
     dims: Literal[1, 2] = 1 if arch.input_chw[1] == 1 else 2
     found, shape = [], arch.input_chw
     for block in arch.blocks:
-        piece = Piece(layer=msgspec.structs.replace(block, name=""), in_chw=shape, dims=dims)
+        piece = Piece(layer=msgspec.structs.replace(block, name="") if block.name else block, in_chw=shape, dims=dims)
         found.append(piece)
         shape = piece.out_chw
     return *found, Piece(layer=arch.head, in_chw=shape, dims=dims)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from nas.search import main
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ("nas.search", "nas.export", "latency.build_table", "latency.estimate")
+VERBS = ("nas.search", "nas.refine", "nas.distill", "nas.rank", "nas.export", "latency.build_table", "latency.estimate")
 
 
 def help_of(verb: str) -> tuple[float, str]:

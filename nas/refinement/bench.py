@@ -1,0 +1,126 @@
+"""Everything a refinement works with, and the refusals that come before any work."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from latency import QUICK, Failed, open_device
+from latency.console import Console, ms, three_digits
+from latency.onnx_graph import emit
+from latency.pool import DevicePool
+from latency.store import open_store
+from nas import outputs
+from nas.config import RunConfig
+from nas.errors import InvalidConfig, NothingFeasible
+from nas.measuring import Meter
+from nas.refinement.part import Part
+from nas.refinement.places import smallest
+from nas.refinement.pricing import Pricing, open_pricing
+from nas.refinement.seeds import Seed
+from nas.refinement.settings import Refinement, held_out_count
+from nas.store import Latency, read_rows
+from nas.tasks.task import Task
+from search_spaces.architecture import Architecture
+
+__all__ = ["STEP_PLAN", "Bench", "open_bench", "refuse_impossible"]
+
+STEP_PLAN = msgspec.structs.replace(QUICK, processes=5, min_ms=200.0)
+"""A step's network is told from the one before by a few per cent, so each is timed in five processes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """What is opened once; the seed's latency is measured when the run begins, and kept with it."""
+
+    config: RunConfig
+    settings: Refinement
+    seed: Seed
+    out: Path
+    console: Console
+    task: Task
+    device: DevicePool
+    meter: Meter
+    pricing: Pricing
+    part: Part
+    workers: int
+    seed_latency: Latency
+    is_new: bool
+
+    @property
+    def target_ms(self) -> float:
+        """The latency to reach."""
+        ratio = self.settings.target_ratio
+        return self.settings.target_ms or self.seed_latency.p50_ms * (ratio or 0.0)
+
+    @property
+    def least_ms(self) -> float:
+        """Twice the ± of the seed's measurement: a smaller step would be lost in it."""
+        seed = self.seed_latency
+        return 2 * max(seed.p50_ms - seed.low_ms, seed.high_ms - seed.p50_ms)
+
+    @property
+    def delta_ms(self) -> float:
+        """What the first step saves at least."""
+        return max(self.settings.delta * self.seed_latency.p50_ms, self.least_ms)
+
+
+@contextlib.contextmanager
+def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, task: Task, console: Console) -> Iterator[Bench]:
+    """Opens the device and what prices proposals, and measures the seed unless the folder has its latency; writes nothing.
+
+    Raises:
+        NasError: a device, a table or a number of held-out images that cannot be; a folder begun on another device or other data.
+    """
+    held_out = held_out_count(settings.held_out, len(task.train), len(task.classes))
+    with contextlib.ExitStack() as stack:
+        open_one = partial(open_device, runtime=config.runtime)
+        device = DevicePool(config.devices, wait_s=config.device_wait_s, say=console.say, open_one=open_one)
+        stack.callback(device.close)
+        outputs.refuse_other_device(out, device.info())
+        outputs.refuse_other_data(out, task)
+        store = open_store(warn=console.warn)
+        stack.callback(store.close)
+        plan = msgspec.structs.replace(STEP_PLAN, threads=config.threads)
+        meter = Meter(device, plan, store=store, is_fresh=True)  # of a few per cent, last week's figure says nothing
+        pricing = open_pricing(config.table, device.info(), plan)
+        pricing.ms([seed.arch])  # what a table cannot estimate is said before anything is measured
+        known = next((r.latency for r in read_rows(out / "candidates.jsonl") if r.stage == "refine"), None)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        yield Bench(
+            config=config, settings=settings, seed=seed, out=out, console=console, task=task, device=device, meter=meter,
+            pricing=pricing, part=Part(held_out=held_out, steps=settings.steps, seed=config.seed),
+            workers=1 if config.executor == "serial" else config.workers or cores,
+            seed_latency=known or _latency(meter, seed.arch), is_new=known is None,
+        )  # fmt: skip
+
+
+def refuse_impossible(bench: Bench) -> None:
+    """Refuses a target that the seed meets, or that even its smallest relative does not.
+
+    Raises:
+        InvalidConfig: the first.
+        NothingFeasible: the second; with the measured floor.
+    """
+    seed, target, where = bench.seed_latency, bench.target_ms, bench.device.info().name
+    own = ms(seed.p50_ms, seed.low_ms, seed.high_ms)
+    if target >= seed.p50_ms:
+        raise InvalidConfig(f"--target-ms {target:g} is no less than what {bench.seed.origin} takes on {where}, {own}: nothing to refine")
+    least = _latency(bench.meter, smallest(bench.seed.arch, bench.settings.kinds))
+    if least.low_ms > target:
+        raise NothingFeasible(
+            f"{three_digits(target)} ms cannot be reached from {bench.seed.origin} ({own}) by shrinking {', '.join(bench.settings.kinds)}: "
+            f"with everything as small as it gets it takes {ms(least.p50_ms, least.low_ms, least.high_ms)} on {where}; "
+            "ask for more, allow more --kinds, or begin with another seed"
+        )
+
+
+def _latency(meter: Meter, arch: Architecture) -> Latency:
+    (timed,) = meter.time([emit(arch)])
+    if isinstance(timed, Failed):
+        raise timed
+    return Latency.of(timed.measurement)

@@ -1,0 +1,242 @@
+"""A refinement from end to end: the seed, the path, the full trainings, the report."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+
+from latency import Failed
+from latency.console import Console, ms, open_console, three_digits
+from latency.devices.base import time_each
+from latency.onnx_graph import emit
+from nas import outputs, pareto
+from nas.config import RunConfig
+from nas.cost import count
+from nas.errors import Stopped
+from nas.evaluate import evaluate
+from nas.executors import EXECUTORS
+from nas.finals import final_plan
+from nas.jobs import Done, JobSource, Stages, open_config_task
+from nas.models import Network, build
+from nas.refinement.bench import Bench, open_bench, refuse_impossible
+from nas.refinement.carry import matched
+from nas.refinement.longer import Full, FullTrainings
+from nas.refinement.part import parted
+from nas.refinement.planning import say_plan, say_seed_training
+from nas.refinement.pricing import anchored
+from nas.refinement.record import Record, check_settings, open_record
+from nas.refinement.report import Report, draw, show, write_csv
+from nas.refinement.scaling import scaled_to
+from nas.refinement.seeds import Seed
+from nas.refinement.settings import Refinement
+from nas.refinement.steps import Steps
+from nas.store import Candidate, Latency, RunFolder, check_out, open_run, read_rows, write_atomic
+from nas.tasks.task import Task
+from nas.weights import load, save
+from search_spaces.architecture import Architecture
+
+__all__ = ["refine"]
+
+SEED_LABEL = "seed x1"
+SEED_WEIGHTS = "weights/seed.safetensors"
+
+
+def refine(
+    config: RunConfig, settings: Refinement, seed: Seed, out: Path, *, task: Task | None = None, console: Console | None = None
+) -> None:
+    """Runs or takes up the refinement in ``out``; see ``python -m nas.refine --help``.
+
+    Args:
+        config: the data, the recipe, the device and the workers; of a search's fields those for searching are not read.
+        settings: of this seed.
+        seed: where the path begins.
+        out: the run folder.
+        task: that of the configuration, where it is open by now.
+        console: where the story goes.
+
+    Raises:
+        NasError: bad names, data, folder or target (before anything is trained), or three failures in a row.
+    """
+    console = console or open_console()
+    check_out(out, config)
+    check_settings(out, settings)
+    if (out / "path.csv").exists():
+        console.say(f"{out} is complete")
+        show(out, console)
+        return
+    with open_bench(config, settings, seed, out, task or open_config_task(config), console) as bench:
+        if bench.is_new:
+            refuse_impossible(bench)
+        with open_run(out, config) as folder:
+            record = open_record(out, settings)
+            write_atomic(out / "environment.json", outputs.environment_text(bench.task, None, bench.device.info(), bench.meter.plan))
+            _clear_leftovers(folder)
+            _keep_seed(bench)
+            console.say(f"refining {seed.origin} in {out}")
+            _finish(bench, record, *_run(bench, folder, record))
+
+
+def _clear_leftovers(folder: RunFolder) -> None:
+    """Removes what a kill left of proposals: weights to begin with, and those of steps that are decided."""
+    kept = {Path(r.weights).name for r in folder.rows if r.weights}
+    decided = sum(r.stage == "refine" for r in folder.rows)
+    for file in (folder.path / "weights").glob("*.safetensors"):
+        step = file.name.partition("-")[0]
+        if step == "init" or (step.isdigit() and int(step) < decided and file.name not in kept):
+            file.unlink()
+
+
+def _keep_seed(bench: Bench) -> None:
+    """Writes the seed's weights into the run folder, so that it needs no other; what is not known of them is drawn by the run's seed."""
+    path = bench.out / SEED_WEIGHTS
+    if bench.seed.state is not None and not path.exists():
+        network, _ = matched(bench.seed.arch, bench.seed.state, generator=torch.Generator().manual_seed(bench.config.seed))
+        save(network.state_dict(), path, metadata={"arch": bench.seed.arch.id})
+
+
+def _run(bench: Bench, folder: RunFolder, record: Record) -> tuple[Steps, FullTrainings]:
+    """Trains the seed where that is to be done, goes along the path, trains in full."""
+    opened: list[Steps] = []
+    full: list[FullTrainings] = []
+
+    def open_full(wanted: Sequence[Full]) -> JobSource:
+        lines.close()
+        full.append(_full(bench, folder, wanted, lines))
+        return full[-1]
+
+    def open_steps() -> JobSource:
+        opened.append(_open_steps(bench, folder, record, lines))
+        return opened[-1]
+
+    with contextlib.ExitStack() as lines:
+        untrained = [] if bench.seed.is_trained else [_seed_training(bench)]
+        if untrained and not any(r.stage == "refine" for r in folder.rows):
+            say_seed_training(bench)
+        stages = Stages([lambda: open_full(untrained), open_steps, lambda: open_full(_wanted(bench, opened[-1]))])
+        if not isinstance(stages.peek(), Done):
+            EXECUTORS[bench.config.executor](stages, bench.config, workers=bench.workers)
+    return opened[-1], full[-1]
+
+
+def _full(bench: Bench, folder: RunFolder, wanted: Sequence[Full], lines: contextlib.ExitStack) -> FullTrainings:
+    kept = read_rows(folder.path / "candidates.jsonl")
+    found = FullTrainings(wanted, config=bench.config, folder=folder, kept=kept, tune_lr=bench.settings.tune_lr)
+    if len(found):
+        tick = lines.enter_context(bench.console.progress(len(found), f"trained for {bench.config.final_epochs} epochs"))
+        found.on_row = lambda row: tick(f"{_named(row)} " + (f"valid {row.score:.3f}" if row.score is not None else "failed"))
+    return found
+
+
+def _named(row: Candidate) -> str:
+    return f"{row.baseline or row.id}{' fine-tuned' * (row.score_source == 'tuned')}"
+
+
+def _seed_training(bench: Bench) -> Full:
+    """The seed's training, from the weights of another task or from none."""
+    return Full(arch=bench.seed.arch, label=SEED_LABEL, init=bench.out / SEED_WEIGHTS if bench.seed.state is not None else None)
+
+
+def _open_steps(bench: Bench, folder: RunFolder, record: Record, lines: contextlib.ExitStack) -> Steps:
+    """The path's steps, its first row the seed's; says the plan."""
+    rows = read_rows(folder.path / "candidates.jsonl")
+    if not any(r.stage == "refine" for r in rows):
+        row = _seed_row(bench, rows)
+        folder.append(row)
+        rows = (*rows, row)
+    seed, *taken = [r for r in rows if r.stage == "refine"]
+    say_plan(bench, seed, _loaded(seed.arch, bench.out / seed.weights), done=len(taken))
+    tick = lines.enter_context(bench.console.progress(None, "proposals fine-tuned"))
+    return Steps(
+        config=bench.config, settings=bench.settings, folder=RunFolder(path=folder.path, rows=rows), record=record, task=bench.task,
+        meter=bench.meter, pricing=bench.pricing, part=bench.part, target_ms=bench.target_ms, delta_ms=bench.delta_ms,
+        least_ms=bench.least_ms, say=bench.console.say, on_row=lambda row: tick(f"step {row.step}"),
+    )  # fmt: skip
+
+
+def _seed_row(bench: Bench, rows: Sequence[Candidate]) -> Candidate:
+    """The path's first row: the seed's weights and their score on the held-out images."""
+    weights = SEED_WEIGHTS
+    if not bench.seed.is_trained:
+        trained = [r for r in rows if r.stage == "final" and r.status == "trained" and r.id == bench.seed.arch.id]
+        if not trained:
+            raise Stopped(f"the training of {bench.seed.origin} failed; candidates.jsonl in {bench.out} has the traceback")
+        weights = trained[-1].weights
+    judged, _ = parted(bench.task, bench.config.recipe, msgspec.structs.replace(bench.part, steps=1))
+    score = evaluate(_loaded(bench.seed.arch, bench.out / weights), judged, "valid")
+    return Candidate(
+        stage="refine", status="trained", arch=bench.seed.arch, seed=bench.config.seed, cost=count(bench.seed.arch),
+        latency=bench.seed_latency, latency_source="measured", score=score, score_source="short", weights=weights,
+    )  # fmt: skip
+
+
+def _loaded(arch: Architecture, weights: Path) -> Network:
+    network = build(arch, generator=torch.Generator().manual_seed(0))
+    network.load_state_dict(load(weights))
+    return network
+
+
+def _wanted(bench: Bench, steps: Steps) -> list[Full]:
+    """The full trainings: the last network both ways, members of the path, the seed and its scaled relatives at their latencies."""
+    if steps.stopped:
+        bench.console.warn(steps.stopped)
+    path, last = steps.path, steps.path[-1]
+    if len(path) == 1:
+        raise Stopped("no step was possible, so there is nothing to train in full")
+    members = [path[i] for i in pareto.spread(range(len(path)), bench.settings.members + 1)[1:]]
+    estimate = anchored(bench.pricing.ms, bench.seed.arch, bench.seed_latency.p50_ms)
+    relatives = scaled_to(bench.seed.arch, [r.latency.p50_ms for r in members if r.latency], estimate)
+    return [
+        Full(arch=last.arch, parent_id=last.parent_id, init=bench.out / last.weights),
+        Full(arch=bench.seed.arch, label=SEED_LABEL),
+        *(Full(arch=r.arch, parent_id=r.parent_id) for r in members),
+        *(Full(arch=arch, label=f"seed x{factor:g}") for factor, arch in relatives),
+    ]
+
+
+def _finish(bench: Bench, record: Record, steps: Steps, full: FullTrainings) -> None:
+    """Measures all networks that were trained in full side by side and writes what is left to write."""
+    for row in full.failed:
+        bench.console.warn(f"{_named(row)} failed and is missing: {row.error.strip().splitlines()[-1]}")
+    if not full.rows:
+        raise Stopped(f"every full training failed; candidates.jsonl in {bench.out} has the tracebacks")
+    rows = _measured(bench, full.rows)
+    best = max((r for r in rows if r.id == steps.path[-1].id), key=lambda r: r.score or 0.0, default=None)
+    if best:
+        RunFolder(path=bench.out, rows=()).append(best)  # of several rows of an architecture the last is exported
+        bench.console.say(f"{_named(best)} is the better of fine-tuned and trained from scratch on valid, and is kept")
+        _say_how_it_ended(bench, steps, best)
+    by_id = {r.id: r for r in sorted(rows, key=lambda r: r.score or 0.0)}
+    outputs.write_front(list(by_id.values()), bench.out / "front.csv")
+    report = Report(
+        path=tuple(steps.path), finals=tuple(rows), tried=tuple(record.rows), held_out=bench.part.held_out,
+        test_images=len(bench.task.test()), target_ms=bench.target_ms, device=bench.device.info().name,
+    )  # fmt: skip
+    draw(report, bench.out / "path.png")
+    write_csv(report, bench.out / "path.csv")
+    show(bench.out, bench.console)
+
+
+def _measured(bench: Bench, rows: Sequence[Candidate]) -> list[Candidate]:
+    """The rows with latencies of one session, so that they can be compared."""
+    archs = {r.id: r.arch for r in rows}
+    plan = msgspec.structs.replace(final_plan(len(archs)), threads=bench.config.threads)
+    bench.console.say(f"measuring {len(archs)} networks side by side")
+    found = {}
+    for name, result in zip(archs, time_each(bench.device, [emit(a) for a in archs.values()], plan), strict=True):
+        if isinstance(result, Failed):
+            raise result
+        found[name] = Latency.of(result)
+    return [msgspec.structs.replace(r, latency=found[r.id], latency_source="measured") for r in rows]
+
+
+def _say_how_it_ended(bench: Bench, steps: Steps, best: Candidate) -> None:
+    """What was promised and what was measured; a last network that is above the target after all."""
+    assert best.latency is not None, "finals are measured"
+    own, last = bench.pricing.ms([steps.path[0].arch, best.arch])
+    promised, saved = 100 * (1 - last / own), 100 * (1 - steps.current_ms / bench.seed_latency.p50_ms)
+    bench.console.say(f"{bench.pricing.name} promised {promised:.0f} % less latency than the seed's, and {saved:.0f} % less was measured")
+    if best.latency.p50_ms > bench.target_ms:
+        figure = ms(best.latency.p50_ms, best.latency.low_ms, best.latency.high_ms)
+        bench.console.warn(f"measured longer, beside the others, it takes {figure}, above the target of {three_digits(bench.target_ms)} ms")

@@ -1,0 +1,140 @@
+"""What a refinement begins with: a model of a run, a published network, or one of torchvision's with its weights."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from nas.errors import InvalidConfig, NasError, UnknownName
+from nas.store import Candidate, Run
+from nas.tasks.task import Task
+from nas.weights import InvalidWeights, load
+from search_spaces.architecture import Architecture
+from search_spaces.baselines import BASELINES, baseline
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Seed", "named_seed", "seed_of_run"]
+
+State = Mapping[str, "Tensor"]
+IMAGENET_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seed:
+    """An architecture for the task and what is known of its weights; ``state`` lacks or misfits tensors where it was not trained on it."""
+
+    arch: Architecture
+    origin: str
+    state: State | None
+    is_trained: bool
+
+
+def seed_of_run(run: Run, model: str | None, task: Task) -> Seed:
+    """A trained model of a run by its id or the beginning of it; without one the most accurate member of the run's front.
+
+    Raises:
+        NasError: no such model, one without weights, or a run without a front.
+    """
+    row = _row(run, model)
+    path = run.path / row.weights
+    if not path.is_file():
+        raise NasError(
+            f"{row.id} of {run.path} has no weights to begin with ({path} is not there): make them again with "
+            f"python -m nas.search --config {run.path}/config.json --out NEW, or name another seed with --seed-model"
+        )
+    return _fitted(row.arch, load(path), task, f"{row.baseline or row.id} of {run.path}")
+
+
+def named_seed(spec: str, task: Task) -> Seed:
+    """``NAME[@WIDTH]`` of a published network, which has no weights yet, or ``torchvision:NAME[:FILE]``, which has.
+
+    FILE holds the state dict (.safetensors, or a .pth without code); without one torchvision downloads its default.
+
+    Raises:
+        UnknownName: no such network.
+        InvalidConfig: the width is no number.
+        InvalidWeights: the file or the download gives no state dict of that network.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "torchvision" and rest:
+        name, _, file = rest.partition(":")
+        arch, state = _torchvision(name, Path(file) if file else None, task)
+        # torchvision's own weights know ImageNet's classes; those of a file with another number of outputs may know the data's
+        return _fitted(arch, state, task, spec, knows_classes=arch.head.outputs != IMAGENET_CLASSES)
+    name, at, width = spec.partition("@")
+    if name not in BASELINES:
+        raise UnknownName.among("published network (or torchvision:NAME)", name, BASELINES)
+    try:
+        factor = float(width) if at else 1.0
+    except ValueError as error:
+        raise InvalidConfig(f"--seed-model {spec}: the width behind @ must be a number, got {width!r}") from error
+    arch = baseline(name, width=factor, input_chw=task.input_chw, outputs=task.head.outputs)
+    return Seed(arch=arch, origin=spec, state=None, is_trained=False)
+
+
+def _row(run: Run, model: str | None) -> Candidate:
+    order = {"search": 0, "refine": 1, "final": 2}
+    trained = [r for r in run.rows if r.status == "trained" and r.duplicate_of is None and r.weights]
+    best = {r.id: r for r in sorted(trained, key=lambda r: (order[r.stage], r.score or 0.0))}
+    if model is None:
+        if not len(run.front):
+            raise NasError(f"{run.path} has no front yet: name one of its models with --model ID")
+        members = [best[i] for i in run.front["id"] if i in best]
+        return max(members, key=lambda r: r.score or 0.0)
+    hits = [r for i, r in best.items() if i.startswith(model)]
+    if not hits:
+        raise UnknownName.among(f"model in {run.path}", model, best)
+    if len(hits) > 1:
+        raise NasError(f"{model} begins {len(hits)} ids of {run.path}; say more of it")
+    return hits[0]
+
+
+def _fitted(arch: Architecture, state: State, task: Task, origin: str, *, knows_classes: bool = True) -> Seed:
+    """The seed at the task's input and number of classes, which it may have yet to learn."""
+    if arch.input_chw[0] != task.input_chw[0]:
+        raise InvalidConfig(f"{origin} takes images of {arch.input_chw[0]} channels, and those of {task.data} have {task.input_chw[0]}")
+    head = msgspec.structs.replace(arch.head, outputs=task.head.outputs)
+    fitted = msgspec.structs.replace(arch, input_chw=task.input_chw, head=head, taps=())
+    is_trained = knows_classes and fitted.head == arch.head and fitted.input_chw == arch.input_chw
+    known = {key: t for key, t in state.items() if is_trained or not key.startswith("head.out.")}
+    return Seed(arch=fitted, origin=origin, state=known, is_trained=is_trained)
+
+
+def _torchvision(name: str, file: Path | None, task: Task) -> tuple[Architecture, State]:
+    from nas.models.pretrained import TORCHVISION, from_torchvision
+
+    if name not in TORCHVISION:
+        raise UnknownName.among("torchvision network", name, TORCHVISION)
+    arch, network = from_torchvision(name, _state_in(file) if file else _downloaded(name), input_chw=task.input_chw)
+    return arch, network.state_dict()
+
+
+def _downloaded(name: str) -> State:
+    from torchvision.models import get_model
+
+    try:
+        state: State = get_model(name, weights="DEFAULT").state_dict()
+    except OSError as error:
+        raise InvalidWeights(
+            f"torchvision cannot download the weights of {name} ({error}): fetch them elsewhere and say torchvision:{name}:FILE"
+        ) from error
+    return state
+
+
+def _state_in(file: Path) -> State:
+    import torch
+
+    if file.suffix == ".safetensors":
+        return load(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InvalidWeights(f"{file}: no state dict that can be read safely ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, Mapping):
+        raise InvalidWeights(f"{file}: must hold a state dict, got {type(state).__name__}")
+    return state
