@@ -5,7 +5,8 @@
 For each input size: a table of every distinct piece of the space (as ``python -m latency.build_table`` makes it), then networks
 drawn evenly from the picks' menus, none of which the table was calibrated by or judged by. Each is timed as those were, in three processes
 that lie apart in time, beside the three networks that anchor the table. ``as measured`` holds the estimate against the plain median of
-the three; ``at the table's speed`` against the same with the device's speed at the moment divided out, as the anchors show it.
+the three; ``at the table's speed`` against the same with the device's speed at the moment divided out, as the anchors and the other
+networks in each batch show it: no estimate has a part in that.
 
 All measurements go to the work folder as they come: after an interruption the same command goes on. Writes table.csv and table.md.
 """
@@ -23,9 +24,9 @@ from latency.calibration import Judged
 from latency.console import duration, open_console, three_digits
 from latency.devices import Device, open_device
 from latency.plan import plan_named
-from latency.table import Estimate, LatencyTable, anchor_ms, open_table
+from latency.table import Estimate, LatencyTable, anchor_ms, networks_ms, open_table
 from latency.table_building import NETWORK_BATCH, anchor_networks, batches, build, open_record, time_networks, work_left
-from latency.table_record import Conditions, Record, Timing, read
+from latency.table_record import Conditions, Record, read
 from latency.table_report import announce, seconds_spent, show
 from search_spaces import Architecture, Head, SearchSpace, open_space
 
@@ -84,11 +85,10 @@ def one_size(size: int, given: argparse.Namespace, device: Device) -> Found:
     show(table, console)
     archs = drawn(space, given.networks, besides=table.record)
     measured = measure(open_record(path.with_suffix(".networks.jsonl"), conditions), space, archs, device)
-    reference_ms = anchor_ms(table.record)
-    return Found(size=size, table=table, networks=[
-        (arch, estimate, statistics.median(t.ms for t in goes), reference_ms * statistics.median(t.ratio for t in goes))
-        for arch, estimate, goes in zip(archs, table.estimate_many(archs), measured, strict=True)
-    ])  # fmt: skip
+    level_ms = networks_ms(measured, anchor_ms(table.record))
+    plain_ms = {arch: statistics.median(t.ms for t in goes.values()) for arch, (_, goes) in measured.networks.items()}
+    estimates = zip(archs, table.estimate_many(archs), strict=True)
+    return Found(size=size, table=table, networks=[(arch, estimate, plain_ms[arch], level_ms[arch]) for arch, estimate in estimates])
 
 
 def drawn(space: SearchSpace, count: int, besides: Record) -> list[Architecture]:
@@ -101,8 +101,8 @@ def drawn(space: SearchSpace, count: int, besides: Record) -> list[Architecture]
     return list(found)
 
 
-def measure(record: Record, space: SearchSpace, archs: Sequence[Architecture], device: Device) -> list[list[Timing]]:
-    """Each network's goes."""
+def measure(record: Record, space: SearchSpace, archs: Sequence[Architecture], device: Device) -> Record:
+    """The record with all goes of the networks."""
     console, anchors, goes = open_console(), None, range(record.conditions.goes)
     with console.progress(len(archs) * len(goes), "networks timed") as tick:
         for go in goes:
@@ -112,8 +112,7 @@ def measure(record: Record, space: SearchSpace, archs: Sequence[Architecture], d
             for group in batches(lacking, NETWORK_BATCH):
                 anchors = anchors or anchor_networks(device, space, record)
                 time_networks(record, [(arch, "held out") for arch in group], go, device, anchors, tick)
-    networks = read(record.path).networks
-    return [list(networks[arch][1].values()) for arch in archs]
+    return read(record.path)
 
 
 def write(found: Sequence[Found], given: argparse.Namespace) -> None:

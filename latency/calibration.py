@@ -17,6 +17,7 @@ __all__ = ["TERMS", "Calibration", "Judged", "estimates_ms", "fit_calibration", 
 
 TERMS = (
     "constant", "pieces_ms", "fed_elements", "gated_elements", "pooled_elements", "weights_up_to_512_kib", "weights_up_to_4_mib", "pieces",
+    "pieces_ms_by_map", "pieces_ms_by_map_squared", "pieces_ms_of_kernel_1",
 )  # fmt: skip
 CACHES = (2**17, 2**20)  # float32 weights that a small and a large cache of a core hold; the ridge says which of them counts
 FREE = 2  # terms that the ridge leaves alone: the constant and the sum
@@ -56,8 +57,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Latency in ms = the sum over ``TERMS`` of coefficient × the network's total, and what came of it on networks not fitted to.
+    """Latency in ms = the sum over ``TERMS`` of coefficient × the network's total, fitted to ``fitted`` networks.
 
+    How good it is was found by holding some of them out of a first fit: the errors and the interval are those of that fit on them.
     A measurement lies within a factor ``ratio_90`` of its estimate in at least 90 % of cases, as the held-out networks have it
     (split conformal prediction; of fewer than 9 networks it is the largest factor seen). ``sum_alone`` is how the bare sum of the
     pieces does, ``line`` how ``a + b · sum`` does, for comparison.
@@ -73,46 +75,54 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def piece_terms(piece: Piece, ms: float) -> tuple[float, ...]:
-    """What a piece that takes ``ms`` by itself adds to each term but the constant; elements and weights in millions."""
+    """What a piece that takes ``ms`` by itself adds to each term but the constant; elements and weights in millions.
+
+    By map: times log2 of the pixels that come in, in tens.
+    """
     work, layer = piece_work(piece), piece.layer
+    log_pixels = math.log2(math.prod(piece.in_chw[1:])) / 10
+    kernel = layer.kernel if isinstance(layer, Block) else 1
     is_gated = isinstance(layer, Block) and layer.se_ch > 0
     is_pooled = isinstance(layer, Block) and layer.skip == "pool"
     out = work.out_elements / 1e6
     cached = (min(work.weights, held) / 1e6 for held in CACHES)
-    return (ms, work.in_elements / 1e6, out * is_gated, out * is_pooled, *cached, 1.0)
+    by_map = (ms * log_pixels, ms * log_pixels**2, ms * (kernel == 1))
+    return (ms, work.in_elements / 1e6, out * is_gated, out * is_pooled, *cached, 1.0, *by_map)
 
 
 def estimates_ms(coefficients: Sequence[float] | Array, totals: Array) -> Array:
-    """Latencies (N,) of networks whose terms but the constant sum to ``totals`` (N, 7)."""
+    """Latencies (N,) of networks whose terms but the constant sum to ``totals`` (N, 10)."""
     sums = totals[:, 0]
     found: Array = coefficients[0] + totals @ np.asarray(coefficients[1:])
     return np.clip(found, sums / FURTHEST, sums * FURTHEST)
 
 
 def fit_calibration(fit: tuple[Array, Array], held_out: tuple[Array, Array]) -> Calibration:
-    """The calibration fitted to networks and judged by others; each is a pair of totals (N, 7) and measured latencies (N,) in ms.
+    """The calibration fitted to all networks; its errors are those of one fitted to ``fit`` alone on the ``held_out`` ones.
 
-    Ridge regression on relative errors; how strongly the terms beside ``a + b · sum`` are held back is chosen by leaving out each
-    fitted network in turn. With fewer than 8 networks ``b · sum`` is all.
+    Each is a pair of totals (N, 10) and measured latencies (N,) in ms. Ridge regression on relative errors; how strongly the terms
+    beside ``a + b · sum`` are held back is chosen by leaving out each fitted network in turn. With fewer than 8 networks ``b · sum``
+    is all.
     """
-    penalty = _best_penalty(*fit)
-    coefficients, line = _fit(*fit, penalty), _fit(*fit, PENALTIES[-1])
     totals, measured_ms = held_out
-    estimated_ms = estimates_ms(coefficients, totals)
+    estimated_ms = estimates_ms(_fit(*fit, _best_penalty(*fit)), totals)
+    line = _fit(*fit, PENALTIES[-1])
+    every = np.concatenate([fit[0], totals]), np.concatenate([fit[1], measured_ms])
+    penalty = _best_penalty(*every)
     return Calibration(
-        coefficients=tuple(coefficients.tolist()), penalty=penalty, fitted=len(fit[1]),
+        coefficients=tuple(_fit(*every, penalty).tolist()), penalty=penalty, fitted=len(every[1]),
         ratio_90=_ratio_90(estimated_ms, measured_ms), held_out=Judged.of(estimated_ms, measured_ms),
         line=Judged.of(estimates_ms(line, totals), measured_ms), sum_alone=Judged.of(totals[:, 0], measured_ms),
     )  # fmt: skip
 
 
 def total_terms(networks: Iterable[Sequence[tuple[float, ...]]]) -> Array:
-    """The terms of networks' pieces, summed: (N, 7)."""
+    """The terms of networks' pieces, summed: (N, 10)."""
     return np.array([np.sum(terms, axis=0) for terms in networks], dtype=np.float64).reshape(-1, len(TERMS) - 1)
 
 
 def _fit(totals: Array, measured_ms: Array, penalty: float) -> Array:
-    """Coefficients (8,) that make estimate / measurement − 1 small, the terms from ``FREE`` on held back."""
+    """Coefficients (11,) that make estimate / measurement − 1 small, the terms from ``FREE`` on held back."""
     x = np.column_stack([np.ones(len(totals)), totals])
     if len(x) < FEWEST:
         ratio = float(np.median(measured_ms / totals[:, 0]))

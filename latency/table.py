@@ -5,24 +5,27 @@ import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from latency.calibration import Calibration, estimates_ms, fit_calibration, piece_terms, total_terms
 from latency.errors import Failed, InvalidTable, MissingPieces
+from latency.levelling import levelled
 from latency.measurement import DeviceInfo
 from latency.plan import PLANS, TimingPlan
 from latency.predictor import Predictor, fit_predictor
-from latency.table_record import AGAIN, Calibrated, Record, Timing, read
+from latency.table_record import AGAIN, Record, Timing, read
 from search_spaces.architecture import Architecture, Head, Piece, pieces
 
-__all__ = ["Drift", "Estimate", "LatencyTable", "anchor_ms", "calibrated", "command", "open_table", "pieces_ms"]
+__all__ = ["Drift", "Estimate", "LatencyTable", "anchor_ms", "calibrated", "command", "networks_ms", "open_table", "pieces_ms"]
 
 CONDITIONS = ("threads", "cores", "provider", "precision", "opt_level")  # of a plan: another makes another latency
 DRIFTED = 0.03
 SHOWN = 3  # missing pieces that a message names
+
+_Item = TypeVar("_Item", Architecture, Piece)
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +67,9 @@ class LatencyTable:
         Raises:
             InvalidTable: the table is not finished.
         """
-        found = record.of(Calibrated)
-        if not found:
+        if record.calibration is None:
             raise InvalidTable(f"{record.path} is not finished: run {command(record)}")
-        self.record, self.calibration = record, found[-1].calibration
+        self.record, self.calibration = record, record.calibration
         self.pieces_ms = pieces_ms(record)
         self._terms = {piece: piece_terms(piece, ms) for piece, ms in self.pieces_ms.items()}
         self._predict = predict
@@ -174,12 +176,13 @@ def calibrated(record: Record) -> Calibration:
     Raises:
         Failed: the device could run none to fit to, or none to judge by.
     """
-    known, reference_ms = pieces_ms(record), anchor_ms(record)
+    known = pieces_ms(record)
+    networks = networks_ms(record, anchor_ms(record))
     uses: dict[str, tuple[list[list[tuple[float, ...]]], list[float]]] = {"fit": ([], []), "held out": ([], [])}
-    for arch, (use, goes) in record.networks.items():
+    for arch, (use, _) in record.networks.items():
         if all(p in known for p in pieces(arch)):
             uses[use][0].append([piece_terms(p, known[p]) for p in pieces(arch)])
-            uses[use][1].append(_ms(goes, reference_ms))
+            uses[use][1].append(networks[arch])
     if not all(measured for _, measured in uses.values()):
         why = next(iter(record.unable.values()), "ask for more of them")
         few = f"{len(record.networks)} whole networks, too few to calibrate {record.path} by"
@@ -189,9 +192,8 @@ def calibrated(record: Record) -> Calibration:
 
 
 def pieces_ms(record: Record) -> dict[Piece, float]:
-    """What each piece takes: the median of its goes, each at the speed that the device has on the whole, as the anchors show it."""
-    reference_ms = anchor_ms(record)
-    return {piece: _ms(goes, reference_ms) for piece, goes in record.pieces.items() if goes.keys() - {AGAIN}}
+    """What each piece takes, from all of its goes, at the speed that the device has on the whole, as the anchors show it."""
+    return _levelled_ms(record.pieces, anchor_ms(record))
 
 
 def anchor_ms(record: Record) -> float:
@@ -214,8 +216,16 @@ def command(record: Record) -> str:
     return " ".join(["python -m latency.build_table", *words])
 
 
-def _ms(goes: Mapping[int, Timing], reference_ms: float) -> float:
-    return reference_ms * statistics.median(t.ratio for go, t in goes.items() if go != AGAIN)
+def networks_ms(record: Record, reference_ms: float) -> dict[Architecture, float]:
+    """What each whole network takes on a device whose anchors take ``reference_ms``."""
+    return _levelled_ms({arch: goes for arch, (_, goes) in record.networks.items()}, reference_ms)
+
+
+def _levelled_ms(timed: Mapping[_Item, Mapping[int, Timing]], reference_ms: float) -> dict[_Item, float]:
+    """``levelled`` over all goes but ``AGAIN``; what was timed beside the same anchors was timed in one batch."""
+    goes = {item: [((go, t.anchor_ms), t.ratio) for go, t in each.items() if go != AGAIN] for item, each in timed.items()}
+    ratios = levelled({item: pairs for item, pairs in goes.items() if pairs})
+    return {item: reference_ms * ratio for item, ratio in ratios.items()}
 
 
 def _plain(value: object) -> str:

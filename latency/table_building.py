@@ -120,7 +120,7 @@ def build(record: Record, space: SearchSpace, device: Device, tick: Tick) -> Non
         DeviceError: the device is gone or failed; what was measured is kept.
         Failed: the device ran too few networks to calibrate by.
     """
-    if not work_left(record, space).timings and record.of(Calibrated):
+    if not work_left(record, space).timings and record.calibration:
         return
     path, anchors = record.path, anchor_networks(device, space, record)
     for go in range(record.conditions.goes):

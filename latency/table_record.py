@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal, TypeVar
 
 import msgspec
 
-from latency.calibration import Calibration
+from latency.calibration import TERMS, Calibration
 from latency.errors import InvalidTable
 from latency.measurement import DeviceInfo, Measurement
 from latency.plan import TimingPlan
@@ -161,6 +161,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         for row in self.of(TimedNetwork):
             found.setdefault(row.arch, (row.use, {}))[1][row.go] = row.timing
         return found
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The last calibration that has this program's terms; None where the table is not finished, or of an earlier version."""
+        found = [row.calibration for row in self.of(Calibrated) if len(row.calibration.coefficients) == len(TERMS)]
+        return found[-1] if found else None
 
     @cached_property
     def unable(self) -> dict[Piece, str]:

@@ -38,7 +38,8 @@ def show(table: LatencyTable, console: Console) -> None:
     spent_s = seconds_spent(record)
     took = f", in {duration(spent_s)}" if spent_s else ""
     console.result(f"pieces measured: {len(table.pieces_ms)} of {record.conditions.pieces}{took}")
-    console.result(f"estimates, calibrated on {calibration.fitted} whole networks and held against {calibration.held_out.networks} others:")
+    others = calibration.held_out.networks
+    console.result(f"estimates, calibrated on {calibration.fitted - others} whole networks and held against {others} others:")
     rows = {"calibrated": calibration.held_out, "a + b · sum": calibration.line, "sum alone": calibration.sum_alone}
     columns = ("estimate", "MAPE", "within 5 %", "within 10 %", "worst", "Spearman", "bias")
     console.table("", columns, [_row(name, judged) for name, judged in rows.items()])

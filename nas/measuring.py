@@ -14,8 +14,9 @@ from latency.devices.base import Model, model_bytes, sha256, time_each
 from latency.onnx_graph import emit
 from latency.pool import DevicePool
 from latency.store import LatencyStore, variation
-from nas.screening import Estimates, estimated, is_clear_of
-from nas.store import Latency
+from nas.pace import Pace
+from nas.screening import Estimate, Estimates, estimated, is_clear_of
+from nas.store import Candidate, Latency
 from search_spaces.architecture import Architecture
 
 __all__ = ["Meter", "Priced", "Timed"]
@@ -63,6 +64,7 @@ class Meter:
         self.spent_s = 0.0
         self.stored_days: set[str] = set()
         self._between_cv = self._stored_spread()
+        self._pace = Pace()
 
     def price(self, archs: Sequence[Architecture], limit_ms: float | None) -> list[Priced | Failed]:
         """Each network's latency: from the table, where it knows the network and its 90 % interval is clear of the limit, else timed.
@@ -72,16 +74,33 @@ class Meter:
         """
         table = self._table
         known = [i for i, arch in enumerate(archs) if not table.missing([arch])] if table else []
-        guesses = table.estimate_many([archs[i] for i in known]) if table else []
-        clear = {i: guess for i, guess in zip(known, guesses, strict=True) if is_clear_of(guess, limit_ms)}
+        raw = dict(zip(known, table.estimate_many([archs[i] for i in known]), strict=True)) if table else {}
+        guesses = {i: self._pace.applied(guess) for i, guess in raw.items()}
+        paced = list(raw)[: self._pace.lacking]
+        clear = [i for i, guess in guesses.items() if i not in paced and is_clear_of(guess, limit_ms)]
         self.estimated += len(clear)
-        timed = iter(self.time([emit(arch) for i, arch in enumerate(archs) if i not in clear]))
-        return [Priced(latency=estimated(clear[i]), source="estimate") if i in clear else _priced(next(timed)) for i in range(len(archs))]
+        timed = map(_priced, self.time([emit(arch) for i, arch in enumerate(archs) if i not in clear]))
+        found = [Priced(latency=estimated(guesses[i]), source="estimate") if i in clear else next(timed) for i in range(len(archs))]
+        self._learn([(found[i], raw[i]) for i in paced])
+        return found
 
     def look_closer(self, archs: Sequence[Architecture]) -> list[Priced | Failed]:
         """Times networks that were only estimated before; raises as ``time``."""
         self.estimated -= len(archs)
         return [_priced(timed) for timed in self.time([emit(arch) for arch in archs])]
+
+    def take_up(self, rows: Sequence[Candidate]) -> None:
+        """Learns from an interrupted search's rows what it knew."""
+        table = self._table
+        if table:
+            known = [r for r in rows if r.duplicate_of is None and r.latency_source == "measured" and not table.missing([r.arch])]
+            priced = [Priced(latency=r.latency, source="measured") for r in known if r.latency]
+            self._learn(list(zip(priced, table.estimate_many([r.arch for r in known]), strict=True)))
+
+    def _learn(self, found: Sequence[tuple[Priced | Failed, Estimate]]) -> None:
+        for priced, guess in found:
+            if isinstance(priced, Priced) and priced.source == "measured":
+                self._pace.learn(priced.latency.p50_ms, guess.ms)
 
     def time(self, models: Sequence[Model]) -> list[Timed | Failed]:
         """Each model's latency; an error for one that the device cannot run.
@@ -118,6 +137,8 @@ class Meter:
         if self.estimated > 0:
             saved = f": about {duration(self.estimated * self.spent_s / self.measured)} saved" if self.measured else ""
             parts.append(f"{self.estimated} only estimated by the table{saved}")
+        if pace := self._pace.story():
+            parts.append(pace)
         return ", ".join(parts)
 
     def _stored_spread(self) -> float | None:

@@ -59,6 +59,7 @@ class SearchRounds:
         self._out = 0
         self._failures = {"measuring": 0, "training": 0}  # in a row, counted apart: a round is measured before any of it is trained
         self._by_id = {r.id: r for r in self.rows.values() if r.duplicate_of is None}
+        meter.take_up([self.rows[n] for n in sorted(self.rows)])
         self.stopped = ""  # why the search ended before its trials, if it did
 
     def next(self) -> Job | Done | None:

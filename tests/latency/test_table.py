@@ -17,7 +17,7 @@ from tests.latency.tables import HEAD, SMALL, built, conditions, timing
 ARCH = SMALL.decode(SMALL.corners()[0], HEAD)
 OTHER = SMALL.decode(SMALL.corners()[1], HEAD)
 GOOD = Judged(networks=9, mape=0.01, bias=0, worst=0.02, within_5=1, within_10=1, spearman=1)
-DOUBLE = Calibration(coefficients=(0.5, 2, 0, 0, 0, 0, 0, 0), penalty=1, fitted=9, ratio_90=1.25, held_out=GOOD, line=GOOD, sum_alone=GOOD)
+DOUBLE = Calibration(coefficients=(0.5, 2, *[0] * 9), penalty=1, fitted=9, ratio_90=1.25, held_out=GOOD, line=GOOD, sum_alone=GOOD)
 
 
 def rows_of(arch: Architecture, ms: float = 0.25) -> list[Row]:
@@ -37,7 +37,7 @@ def test_estimate_is_the_calibrated_sum_of_the_pieces(tmp_path: Path) -> None:
 
 
 def test_terms_beside_the_sum_count(tmp_path: Path) -> None:
-    with_count = msgspec.structs.replace(DOUBLE, coefficients=(0, 1, 0, 0, 0, 0, 0, 0.01))
+    with_count = msgspec.structs.replace(DOUBLE, coefficients=(0, 1, 0, 0, 0, 0, 0, 0.01, 0, 0, 0))
     found = table(tmp_path / "t.jsonl", rows_of(ARCH), with_count).estimate(ARCH)
     assert found.ms == pytest.approx((0.25 + 0.01) * len(pieces(ARCH)))
 
@@ -48,11 +48,11 @@ def test_many_estimates_are_those_of_each(tmp_path: Path) -> None:
     assert lookup.estimate_many([]) == []
 
 
-def test_piece_takes_the_median_of_its_goes_at_the_anchors_usual_speed(tmp_path: Path) -> None:
+def test_piece_takes_the_middle_of_its_goes_at_the_anchors_usual_speed(tmp_path: Path) -> None:
     piece = pieces(ARCH)[0]
-    goes = {0: timing(1.0, anchor_ms=2.0), 1: timing(3.0, anchor_ms=4.0), 2: timing(6.0, anchor_ms=4.0), AGAIN: timing(90.0)}
+    goes = {0: timing(1.0, anchor_ms=2.0), 1: timing(3.0, anchor_ms=4.0), 2: timing(4.5, anchor_ms=4.0), AGAIN: timing(90.0)}
     append(tmp_path / "t.jsonl", [conditions(), *(TimedPiece(piece=Written.of(piece), go=g, timing=t) for g, t in goes.items())])
-    # ratios 0.5, 0.75 and 1.5; the anchors usually took 3 ms, the middle of 2 and 4
+    # ratios 0.5, 0.75 and 1.125, their geometric mean 0.75; the anchors usually took 3 ms, the middle of 2 and 4
     assert pieces_ms(read(tmp_path / "t.jsonl")) == {piece: pytest.approx(0.75 * 3)}
 
 
@@ -100,7 +100,7 @@ def test_calibration_is_fitted_to_its_networks_and_judged_by_the_others(tmp_path
     ]
     append(tmp_path / "t.jsonl", networks)
     found = calibrated(read(tmp_path / "t.jsonl"))
-    assert found.fitted + found.held_out.networks == len(archs)
+    assert (found.fitted, found.held_out.networks) == (len(archs), -(-len(archs) // 4))
     assert found.held_out.mape < 1e-3
     assert found.sum_alone.bias == pytest.approx(1 / 1.2 - 1, abs=0.03)
 
@@ -177,3 +177,17 @@ def test_head_of_another_width_is_a_missing_piece(tmp_path: Path) -> None:
     assert [p.layer for p in lookup.missing([other])] == [Head(outputs=9)]
     with pytest.raises(MissingPieces, match=r"head of 9 outputs at .* built with --outputs 4"):
         lookup.estimate(other)
+
+
+def test_table_with_the_calibration_of_an_earlier_version_is_calibrated_again_by_its_own_command(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    built(path)
+    now = open_table(path).calibration
+    append(path, [Calibrated(calibration=msgspec.structs.replace(now, coefficients=now.coefficients[:8]))])
+    assert open_table(path).calibration == now
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-2], lines[-1]]))
+    with pytest.raises(InvalidTable, match="not finished"):
+        open_table(path)
+    built(path)
+    assert open_table(path).calibration == now

@@ -17,7 +17,7 @@ from tests.latency.tables import HEAD, SMALL, conditions, timing
 
 PIECES = SMALL.pieces(HEAD)[:4]
 FAIR = Judged(networks=5, mape=0.021, bias=-0.004, worst=0.08, within_5=0.8, within_10=1, spearman=0.992)
-GOOD = Calibration(coefficients=(0, 1, 0, 0, 0, 0, 0, 0), penalty=1, fitted=10, ratio_90=1.25, held_out=FAIR, line=FAIR, sum_alone=FAIR)
+GOOD = Calibration(coefficients=(0, 1, *[0] * 9), penalty=1, fitted=10, ratio_90=1.25, held_out=FAIR, line=FAIR, sum_alone=FAIR)
 
 
 def rows(go: int, timings: list[Timing]) -> list[Row]:

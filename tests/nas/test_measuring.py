@@ -173,10 +173,66 @@ class Partial:
         return [arch for arch in archs if arch == self._unknown]
 
 
+def archs_of(*widths: int) -> list[Architecture]:
+    return [Architecture(input_chw=(3, 8, 8), blocks=(Block(op="conv", in_ch=3, out_ch=n),), head=Head(outputs=2)) for n in widths]
+
+
+def sources(meter: Meter, archs: Sequence[Architecture], limit_ms: float | None = None) -> list[str]:
+    return [p.source for p in meter.price(archs, limit_ms) if isinstance(p, Priced)]
+
+
 def test_network_that_the_table_lacks_is_measured() -> None:
-    archs = [Architecture(input_chw=(3, 8, 8), blocks=(Block(op="conv", in_ch=3, out_ch=n),), head=Head(outputs=2)) for n in (4, 5, 6)]
+    known, archs = archs_of(*range(10, 18)), archs_of(4, 5, 6)
     meter = Meter(open_device("fake"), table=Partial(archs[1]))
+    meter.price(known, None)  # tells the pace
     found = [p for p in meter.price(archs, None) if isinstance(p, Priced)]
     assert [p.source for p in found] == ["estimate", "measured", "estimate"]
-    assert (meter.estimated, meter.measured) == (2, 1)
+    assert (meter.estimated, meter.measured) == (2, 9)
     assert found[1].latency.p50_ms == open_device("fake").time([emit(archs[1])], QUICK)[0].p50_ms
+
+
+def test_first_networks_are_measured_to_tell_the_pace() -> None:
+    meter = Meter(open_device("fake"), table=Partial(archs_of(99)[0]))
+    assert sources(meter, archs_of(4, 5, 6)) == ["measured"] * 3
+    assert sources(meter, archs_of(*range(7, 14))) == ["measured"] * 5 + ["estimate"] * 2
+
+
+class Exact:
+    """The fake device's own figures times a factor, known to 1 %."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def estimate_many(self, archs: Sequence[Architecture]) -> list[Estimate]:
+        taken = open_device("fake").time([emit(a) for a in archs], QUICK) if archs else ()
+        wrong = [m.p50_ms * self._factor for m in taken]
+        return [Estimate(ms=ms, low_ms=ms / 1.01, high_ms=ms * 1.01) for ms in wrong]
+
+    def missing(self, archs: Sequence[Architecture]) -> list[Architecture]:
+        return []
+
+
+def test_estimates_follow_the_speed_of_the_device() -> None:
+    meter, (wanted,) = Meter(open_device("fake"), table=Exact(1.25)), archs_of(30)
+    meter.price(archs_of(*range(4, 12)), None)
+    (found,) = meter.price([wanted], None)
+    true_ms = open_device("fake").time([emit(wanted)], QUICK)[0].p50_ms
+    assert isinstance(found, Priced)
+    assert found.source == "estimate"
+    assert found.latency.p50_ms == pytest.approx(true_ms)
+    assert meter.story().endswith("the device is 20% faster than when its table was built, and estimates follow it")
+
+
+def test_limit_is_held_against_estimates_at_the_speed_of_now() -> None:
+    (wanted,) = archs_of(30)
+    true_ms = open_device("fake").time([emit(wanted)], QUICK)[0].p50_ms
+    meter = Meter(open_device("fake"), table=Exact(1.25))
+    meter.price(archs_of(*range(4, 12)), None)
+    # by the table as it is, 1.25 · true would be clear of the limit on its slow side
+    assert sources(meter, [wanted], 1.005 * true_ms) == ["measured"]
+
+
+def test_nothing_is_told_of_a_device_as_fast_as_its_table() -> None:
+    meter = Meter(open_device("fake"), table=Exact(1.01))
+    meter.price(archs_of(*range(4, 14)), None)
+    assert "table was built" not in meter.story()

@@ -15,6 +15,7 @@ from nas.errors import Stopped
 from nas.finals import search_front
 from nas.jobs import Done, Job, Outcome
 from nas.measuring import Meter
+from nas.pace import ENOUGH
 from nas.proposals import Proposals
 from nas.rounds import PROPOSALS_PER_TRIAL, SearchRounds
 from nas.store import Candidate, open_run, read_rows
@@ -285,7 +286,7 @@ def test_table_spares_measuring_and_the_front_is_the_one_that_measuring_everythi
 
 
 def test_candidate_measured_after_all_has_one_row_when_read(tmp_path: Path) -> None:
-    given = config(tmp_path, trials=12)
+    given = config(tmp_path, trials=24)
     screened(given, tmp_path / "run")
     lines = (tmp_path / "run" / "candidates.jsonl").read_bytes().splitlines()
     found = rows(tmp_path / "run")
@@ -314,13 +315,17 @@ def test_screened_search_broken_off_goes_on_as_an_unbroken_one(tmp_path: Path, o
 
 def test_candidates_that_measuring_showed_to_be_too_slow_are_not_trained_anew(tmp_path: Path) -> None:
     class Hopeful(Table):
-        """A table by which everything takes half of what it does, and that is sure of it."""
+        """A table by which everything takes half of what it does, but for the networks that tell the pace, and that is sure of it."""
 
         def estimate_many(self, archs: Sequence[Architecture]) -> list[Estimate]:
-            return [Estimate(ms=e.ms / 2, low_ms=e.ms / 2, high_ms=e.ms / 2) for e in super().estimate_many(archs)]
+            found = super().estimate_many(archs)
+            places = [seen.setdefault(arch, len(seen)) for arch in archs]
+            right = [e.ms / (1 if place < ENOUGH else 2) for e, place in zip(found, places, strict=True)]
+            return [Estimate(ms=ms, low_ms=ms, high_ms=ms) for ms in right]
 
-    given = config(tmp_path, trials=8, max_ms=0.04)
-    for expected in (8, 0):
+    seen: dict[Architecture, int] = {}
+    given = config(tmp_path, trials=16, max_ms=0.04)
+    for expected in (16, 0):
         with searching(given, tmp_path / "run", meter=Meter(open_device("fake"), table=Hopeful(0.0))) as rounds:
             assert len(drive(rounds)) == expected
     assert any(r.status == "infeasible" and r.score is not None for r in rows(tmp_path / "run"))
