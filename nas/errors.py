@@ -4,8 +4,8 @@ from latency.errors import Busy, DeviceError, Failed, Unreachable
 from search_spaces.errors import InvalidArchitecture, InvalidSpace, NasError, UnknownName
 
 __all__ = [
-    "Busy", "DeviceError", "Diverged", "Failed", "InvalidArchitecture", "InvalidConfig", "InvalidData", "InvalidSpace", "NasError",
-    "NothingFeasible", "RunConflict", "Stopped", "UnknownName", "Unreachable",
+    "Busy", "DeviceError", "Diverged", "Failed", "InvalidArchitecture", "InvalidConfig", "InvalidData", "InvalidLogits", "InvalidSpace",
+    "InvalidTeacher", "NasError", "NothingFeasible", "RunConflict", "Stopped", "UnknownName", "Unreachable",
 ]
 
 
@@ -15,6 +15,14 @@ class InvalidData(NasError, ValueError):
 
 class InvalidConfig(NasError, ValueError):
     """A flag or a field of a configuration breaks a rule; the text names it and the value."""
+
+
+class InvalidLogits(NasError, ValueError):
+    """Outputs that a loss cannot compare; the text names the shapes."""
+
+
+class InvalidTeacher(NasError, ValueError):
+    """A teacher that cannot teach this task: other classes or channels, no such network, weights that are not its own."""
 
 
 class Diverged(NasError, ArithmeticError):

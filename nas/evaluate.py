@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from latency.ort import onnxruntime_module
+from nas.calibration import Calibration, calibrate, fitted_temperature
 from nas.errors import InvalidArchitecture
 from nas.tasks.task import Split, SplitName, Task
 
@@ -19,7 +22,30 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-__all__ = ["evaluate", "logits_of_onnx", "predict"]
+__all__ = ["Judged", "evaluate", "judge", "logits_of_onnx", "predict"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A network's score on a split, and its calibration there."""
+
+    score: float
+    calibration: Calibration
+
+
+def judge(
+    module: nn.Module, task: Task, split: SplitName, *, device: torch.device | str | None = None, temperature: float | None = None,
+) -> Judged:  # fmt: skip
+    """Score and calibration of ``module`` (in eval mode, fp32) from one pass over a split.
+
+    ``temperature`` is one fitted on validation, to scale by; None fits it here, and scales by none.
+    """
+    part = task.load(split)
+    logits = predict(module, part.x, task, device=device)
+    found = calibrate(logits, part.y, temperature=temperature)
+    if temperature is None:
+        found = msgspec.structs.replace(found, temperature=fitted_temperature(logits, part.y))
+    return Judged(score=task.score(logits, part.y), calibration=found)
 
 
 def evaluate(

@@ -10,17 +10,17 @@ import click
 from nas.verbs import Exits
 
 if TYPE_CHECKING:
-    from nas.store import Candidate, Run
+    from nas.store import Candidate
     from nas.tasks.task import Task
 
-__all__ = ["chosen", "export", "write_manifest"]
+__all__ = ["export", "write_manifest"]
 
 CHECK_IMAGES = 16
 TOLERANCE = 1e-4  # of the largest output: what folding BN and another convolution order may move
 
 
 def export(row: "Candidate", weights: Path, out: Path, task: "Task", *, batch: int | None = 1) -> Path:
-    """Writes ``out``/ID.onnx with the trained weights and metadata on input and classes; gives its path.
+    """Writes ``out``/NAME.onnx with the trained weights and metadata on input and classes; gives its path.
 
     Raises:
         Stopped: the graph and torch disagree by more than 1e-4 of the largest output on real validation images.
@@ -33,9 +33,9 @@ def export(row: "Candidate", weights: Path, out: Path, task: "Task", *, batch: i
     network = build(row.arch)
     network.load_state_dict(load(weights))
     model = emit(row.arch, numpy_weights(network), batch=batch, metadata=_metadata(row, task))
-    _check(network, model.SerializeToString(), task, row.id, batch or 1)
+    _check(network, model.SerializeToString(), task, row.name, batch or 1)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{row.id}.onnx"
+    path = out / f"{row.name}.onnx"
     write_atomic(path, model.SerializeToString(deterministic=True))
     return path
 
@@ -58,32 +58,6 @@ def write_manifest(
     entries = [_entry(row, file, out.parent) for row, file in zip(rows, models, strict=True)]
     write_atomic(out, msgspec.json.format(msgspec.json.encode({**shared, **conditions, "models": entries}), indent=1))
     return out
-
-
-def chosen(run: "Run", ids: Sequence[str]) -> "list[Candidate]":
-    """The trained rows with these ids (or unique beginnings of ids), the fully trained one where there is one; none: the front.
-
-    Raises:
-        NasError: an id that the run has not, or has not trained; a run without a front.
-    """
-    from nas.errors import NasError, UnknownName
-
-    trained = {r.id: r for r in run.rows if r.status == "trained" and r.stage in ("search", "refine")}
-    trained |= {r.id: r for r in run.rows if r.status == "trained" and r.stage == "final"}
-    if not ids:
-        if not len(run.front):
-            go_on = f"python -m nas.search --config {run.path}/config.json --out {run.path}"
-            raise NasError(f"{run.path} has no front yet; finish it with: {go_on}")
-        return [trained[i] for i in run.front["id"]]
-    found = []
-    for wanted in ids:
-        hits = [r for i, r in trained.items() if i.startswith(wanted)]
-        if not hits:
-            raise UnknownName.among(f"model in {run.path}", wanted, trained)
-        if len(hits) > 1:
-            raise NasError(f"{wanted} begins {len(hits)} ids; say more of it")
-        found += hits
-    return found
 
 
 def _with_latencies(rows: "list[Candidate]", run: Path) -> "list[Candidate]":
@@ -149,9 +123,17 @@ def _entry(row: "Candidate", file: Path, folder: Path) -> dict[str, Any]:  # Any
     return {
         "id": row.id, "baseline": row.baseline, "file": file.relative_to(folder).as_posix(),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "valid_score": row.score, "test_score": row.test_score, "epochs": row.epochs,
+        "valid_score": row.score, "test_score": row.test_score, "epochs": row.epochs, **_taught(row),
         "latency": msgspec.to_builtins(row.latency), "cost": msgspec.to_builtins(row.cost), "architecture": msgspec.to_builtins(row.arch),
     }  # fmt: skip
+
+
+def _taught(row: "Candidate") -> dict[str, Any]:  # Any: JSON
+    """How far the model's confidence can be believed, and what it was taught by; left out where a row does not say."""
+    import msgspec
+
+    known = {"calibration": row.test_calibration, "valid_calibration": row.calibration, "lesson": row.lesson}
+    return {name: msgspec.to_builtins(value) for name, value in known.items() if value is not None}
 
 
 @click.command(cls=Exits)
@@ -162,6 +144,7 @@ def _entry(row: "Candidate", file: Path, folder: Path) -> dict[str, Any]:  # Any
 def main(run: Path, ids: tuple[str, ...], out: Path | None, batch: str) -> None:
     """Write finished candidates of RUN as ONNX files, each checked against torch on real inputs."""
     from latency.console import open_console
+    from nas.chosen import chosen
     from nas.errors import InvalidConfig
     from nas.jobs import open_config_task
     from nas.outputs import refuse_other_data
@@ -176,7 +159,7 @@ def main(run: Path, ids: tuple[str, ...], out: Path | None, batch: str) -> None:
     files = []
     for row in rows:
         files.append(export(row, run / row.weights, folder, task, batch=images))
-        what = f"{row.baseline or row.id}, valid {row.score:.4f} after {row.epochs} epochs"
+        what = f"{row.baseline or row.name}, valid {row.score:.4f} after {row.epochs} epochs"
         console.result(f"{files[-1]}  {what}, equal to torch within {TOLERANCE:g} of the largest output")
     manifest = write_manifest(rows, files, folder / "manifest.json", task, _conditions(run), batch=images)
     console.say(f"wrote {len(rows)} models and {manifest}, which says how to feed them")

@@ -161,7 +161,8 @@ class FinalJobs:
         row = Candidate(
             stage="final", status="failed" if outcome.error else "trained", arch=job.arch, seed=job.seed, baseline=self._labels[job.key],
             cost=count(job.arch), score=outcome.score, test_score=outcome.test_score, score_source="" if outcome.error else "full",
-            epochs=job.recipe.epochs, seconds=outcome.seconds, error=outcome.error,
+            epochs=job.recipe.epochs, seconds=outcome.seconds, error=outcome.error, calibration=outcome.calibration,
+            test_calibration=outcome.test_calibration,
             weights="" if outcome.error else str(Path(job.weights).relative_to(self._folder.path.resolve())),
         )  # fmt: skip
         self._folder.append(row)

@@ -10,7 +10,9 @@ from typing import Protocol
 
 import msgspec
 
+from nas.calibration import Calibration
 from nas.config import RunConfig
+from nas.lesson import LessonJob
 from nas.recipe import Recipe
 from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
@@ -20,7 +22,7 @@ __all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "Stages", "open_config
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One network to train. ``weights`` is where its weights go; ``test`` asks for one score on the test split too.
+    """One network to train. ``weights`` is where its weights go; ``test`` asks for one score on the test split too; ``lesson`` distils.
 
     ``init`` is a file of weights to begin with; "": drawn by the seed. With ``part`` it is trained on part of the training images and
     scored on another part of them; None: trained on all of them, scored on valid.
@@ -34,17 +36,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     test: bool = False
     init: str = ""
     part: Part | None = None
+    lesson: LessonJob | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job: a score on valid (and test), or ``error``, the traceback.
 
+    ``story`` is a sentence for the user; ``terms`` are the means of a lesson's terms, per epoch.
     ``stop`` says why the whole run must end: the network is not to blame, and is trained again when the run goes on.
     """
 
     key: str
     score: float | None = None
     test_score: float | None = None
+    calibration: Calibration | None = None
+    test_calibration: Calibration | None = None
+    terms: dict[str, tuple[float, ...]] = {}
+    story: str = ""
     seconds: float = 0.0
     error: str = ""
     stop: str = ""
@@ -120,27 +128,37 @@ def run_job(job: Job, task: Task, clock: Callable[[], float] = time.monotonic) -
     """
     started = clock()
     try:
-        score, test_score = _train(job, task)
+        done = _train(job, task)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return Outcome(key=job.key, stop=f"{job.weights}: {error.strerror}; free some, and the same command goes on from there")
         return Outcome(key=job.key, seconds=clock() - started, error=traceback.format_exc())
-    return Outcome(key=job.key, score=score, test_score=test_score, seconds=clock() - started)
+    return msgspec.structs.replace(done, seconds=clock() - started)
 
 
-def _train(job: Job, task: Task) -> tuple[float, float | None]:
+def _train(job: Job, task: Task) -> Outcome:
     import torch
 
-    from nas.evaluate import evaluate
+    from nas.evaluate import judge
     from nas.models import build
     from nas.train import fit
     from nas.weights import load, save
 
-    network = build(job.arch, dropout=job.recipe.dropout, generator=torch.Generator().manual_seed(job.seed))
+    arch, lesson = job.arch, None
+    if job.lesson:
+        from nas.teaching import open_lesson, tapped
+
+        arch = tapped(job.arch, job.lesson.config)
+        lesson = open_lesson(job.lesson, arch, task, job.recipe, job.seed)
+    network = build(arch, dropout=job.recipe.dropout, generator=torch.Generator().manual_seed(job.seed))
     if job.init:
         network.load_state_dict(load(job.init))
     on, recipe = parted(task, job.recipe, job.part) if job.part else (task, job.recipe)
-    result = fit(network, on, recipe, seed=job.seed)
-    test_score = evaluate(network, task, "test") if job.test else None
+    result = fit(network, on, recipe, seed=job.seed, lesson=lesson)
+    tested = judge(network, task, "test", temperature=result.calibration.temperature) if job.test else None
     save(network.state_dict(), Path(job.weights), metadata={"arch": job.arch.id})
-    return result.score, test_score
+    return Outcome(
+        key=job.key, score=result.score, calibration=result.calibration, test_score=tested.score if tested else None,
+        test_calibration=tested.calibration if tested else None, story=lesson.story if lesson else "",
+        terms={name: tuple(round(mean, 6) for mean in means) for name, means in result.terms.items()},
+    )  # fmt: skip

@@ -14,6 +14,7 @@ import msgspec
 from latency import DeviceInfo, TimingPlan
 from latency.console import Console, count, ms
 from nas import pareto
+from nas.calibration import draw_reliability
 from nas.config import RunConfig
 from nas.errors import RunConflict
 from nas.finals import Baseline
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "FRONT_COLUMNS", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines", "non_dominated",
-    "refuse_changed", "refuse_other_data", "refuse_other_device", "show", "write_front",
+    "FRONT_COLUMNS", "draw_calibration", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines",
+    "non_dominated", "refuse_changed", "refuse_other_data", "refuse_other_device", "show", "write_front",
 ]
 
 FRONT_COLUMNS = (
     "id", "baseline", "valid_score", "test_score", "latency_p50_ms", "latency_low_ms", "latency_high_ms", "macs", "params",
-    "peak_activation_bytes", "on_front", "epochs", "train_seconds", "problems",
+    "peak_activation_bytes", "on_front", "epochs", "train_seconds", "problems", "test_ece", "test_nll", "test_brier",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "optuna", "ray", "numpy", "scikit-image", "scikit-learn", "hardware-aware-nas")
 MARKERS = "svD^P*X<"
@@ -149,7 +150,7 @@ def show(out: Path, console: Console) -> None:
     )
     for sentence, times in _alike([text for table in (run.front, run.baselines) for text in table["problems"].dropna()]):
         console.warn(f"latency of {times} of {len(rows)} models: {sentence}")
-    console.say(f"wrote {out}/front.csv, front.png, manifest.json and models/*.onnx")
+    console.say(f"wrote {out}/front.csv, front.png, reliability.png, manifest.json and models/*.onnx")
     console.say(f"next: look at {out}/front.png; python -m nas.export {out} --model {run.front['id'].iloc[0] if len(run.front) else 'ID'}")
 
 
@@ -183,6 +184,13 @@ def draw_front(search: Sequence[Candidate], finals: Sequence[Candidate], path: P
     figure.savefig(temporary, format="png")
     plt.close(figure)
     temporary.replace(path)
+
+
+def draw_calibration(finals: Sequence[Candidate], path: Path) -> None:
+    """Draws a reliability diagram of each trained network on the test split; nothing where no row has the figures."""
+    rows = sorted((r for r in finals if r.test_calibration), key=lambda r: (bool(r.baseline), _p50(r)))
+    if found := {r.baseline or r.name: r.test_calibration for r in rows if r.test_calibration}:
+        draw_reliability(found, path, title="reliability on the test images")
 
 
 def _alike(problems: Sequence[str]) -> list[tuple[str, int]]:
@@ -224,7 +232,7 @@ def _plain_ticks(axes: "Axes", x: Sequence[float]) -> None:
 
 
 def _front_row(row: Candidate, best: bool) -> dict[str, Any]:  # Any: a frame's cells
-    latency, cost = row.latency, row.cost
+    latency, cost, tested = row.latency, row.cost, row.test_calibration
     assert latency is not None, "finals are measured"
     assert cost is not None, "finals are counted"
     return {
@@ -233,6 +241,8 @@ def _front_row(row: Candidate, best: bool) -> dict[str, Any]:  # Any: a frame's 
         "latency_low_ms": round(latency.low_ms, 5), "latency_high_ms": round(latency.high_ms, 5),
         "macs": cost.macs, "params": cost.params, "peak_activation_bytes": cost.peak_activation_bytes, "on_front": best,
         "epochs": row.epochs, "train_seconds": round(row.seconds, 1), "problems": "; ".join(latency.problems),
+        "test_ece": tested and round(tested.ece, 6), "test_nll": tested and round(tested.nll, 6),
+        "test_brier": tested and round(tested.brier, 6),
     }  # fmt: skip
 
 

@@ -329,6 +329,7 @@ def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> Non
     outputs.write_front(finals, out / "front.csv")
     where = f"{device.name}, {device.runtime}, {config.threads} thread{'s' * (config.threads > 1)}"
     outputs.draw_front(rows, finals, out / "front.png", device=where, epochs=(config.epochs, config.final_epochs))
+    outputs.draw_calibration(finals, out / "reliability.png")
     conditions = {
         "asked": {"trials": config.trials, "budget_s": config.budget_s},
         "device": msgspec.to_builtins(device),

@@ -97,7 +97,8 @@ class SearchRounds:
         else:
             weights = str(Path(job.weights).relative_to(self._folder.path.resolve()))
             row = msgspec.structs.replace(
-                draft, status="trained", score=outcome.score, score_source="alone", seconds=outcome.seconds, weights=weights
+                draft, status="trained", score=outcome.score, score_source="alone", seconds=outcome.seconds, weights=weights,
+                calibration=outcome.calibration and msgspec.structs.replace(outcome.calibration, bins=()),
             )
         self._store(row)
         self._answer_twins(row)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from latency import Measurement
+from nas.calibration import Calibration
 from nas.config import RESUMABLE, RunConfig, config_from_file
 from nas.cost import Cost
 from nas.errors import NasError, RunConflict, Stopped
+from nas.lesson import LessonConfig
 from search_spaces.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -43,16 +45,17 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One finished candidate: a search proposal, a step of a refinement, a network trained in full, or a baseline.
+    """One finished candidate: a search proposal, a step of a refinement, a network trained in full, a baseline, or one of these distilled.
 
     ``status``: ``trained``; ``infeasible`` (over ``max_ms``, never trained); ``duplicate`` (answered from the
     row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split, of a
     ``refine`` row (source ``short``) of training images held out; ``test_score`` only of finals: ``tuned`` ones did not begin anew.
     A source is ``store`` where an earlier row or an earlier run has the figure, ``estimate`` where a latency table has it and nothing
     was timed. A candidate that is measured after all has another row, and the later one counts.
+    A distilled row has its student's architecture, so it is told apart by ``name``.
     """
 
-    stage: Literal["search", "refine", "final"]
+    stage: Literal["search", "refine", "final", "distill"]
     status: Literal["trained", "infeasible", "duplicate", "failed"]
     arch: Architecture
     seed: int
@@ -68,14 +71,24 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     epochs: int = 0
     seconds: float = 0.0
     weights: str = ""  # path inside the run folder
-    parent_id: str = ""  # the architecture that it was made from
     duplicate_of: int | None = None  # the number of the proposal whose row answered this one
+    calibration: Calibration | None = None  # of the valid split
+    test_calibration: Calibration | None = None
+    parent_id: str = ""  # the candidate whose architecture or weights this one goes on from
+    key: str = ""  # tells trainings of one architecture apart: hash of all that determines a distillation
+    lesson: LessonConfig | None = None
+    terms: dict[str, tuple[float, ...]] = {}  # mean of each term of the loss, per epoch
     error: str = ""
 
     @property
     def id(self) -> str:
         """The architecture's id."""
         return self.arch.id
+
+    @property
+    def name(self) -> str:
+        """The id, and behind it the key of a distilled row: what its files are called."""
+        return f"{self.id}-{self.key}" if self.key else self.id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +157,7 @@ def append_rows(path: Path, rows: Sequence[msgspec.Struct]) -> None:
 def read_rows(path: Path) -> tuple[Candidate, ...]:
     """The rows of a candidates.jsonl, oldest first; a torn last line (killed in mid-write) is left out.
 
-    Of a proposal with several rows the last one counts, in the place of the first.
+    Of a proposal, or a distillation, with several rows the last one counts, in the place of the first.
 
     Raises:
         NasError: another line is no row; names the line.
@@ -158,7 +171,13 @@ def read_rows(path: Path) -> tuple[Candidate, ...]:
             rows.append(msgspec.json.decode(line, type=Candidate))
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise NasError(f"{path}:{i + 1}: not a candidate ({error}); was the file edited? Remove that line to go on") from error
-    return tuple({i if r.number is None else f"proposal {r.number}": r for i, r in enumerate(rows)}.values())
+    return tuple({_place(i, r): r for i, r in enumerate(rows)}.values())
+
+
+def _place(i: int, row: Candidate) -> int | str:
+    if row.stage == "distill":
+        return f"distilled {row.name}"
+    return i if row.number is None else f"proposal {row.number}"
 
 
 def check_out(path: Path, config: RunConfig) -> None:

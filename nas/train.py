@@ -4,37 +4,45 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nas.augment import cutout, gather
+from nas.calibration import Calibration
 from nas.errors import Diverged
-from nas.evaluate import evaluate
+from nas.evaluate import Judged, judge
+from nas.models.network import Network
 from nas.recipe import Recipe
 from nas.tasks.task import Split, Task
 
-__all__ = ["Epoch", "Fit", "fit", "learning_rate", "parameter_groups", "precision"]
+__all__ = ["Batch", "Epoch", "Fit", "Lesson", "fit", "learning_rate", "parameter_groups", "precision"]
 
 CHECK_STEPS_CUDA = 50  # asking the GPU for the loss makes it wait, so not at every step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
-    """One epoch done: its number from 1, mean training loss, and validation score of the averaged weights."""
+    """One epoch done: its number from 1, mean training loss, and validation score of the averaged weights.
+
+    ``terms``: with a lesson, the mean of the task's loss and of each of the lesson's terms, as they enter the loss.
+    """
 
     number: int
     loss: float
     score: float
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """What training gave. ``score`` is the validation score of the weights left in the module; ``scores`` are those per
-    epoch and empty without ``on_epoch``; ``seconds`` include scoring, ``images_per_second`` counts training alone."""
+    """What training gave. ``score`` is the validation score of the weights left in the module, ``calibration`` belongs to it;
+    ``scores`` are those per epoch and empty without ``on_epoch``; ``terms`` are those of a lesson, per epoch; ``seconds``
+    include scoring, ``images_per_second`` counts training alone."""
 
     score: float
     epochs: int
@@ -45,36 +53,69 @@ class Fit:
     images_per_second: float
     device: str
     precision: str
+    calibration: Calibration
+    terms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Batch:
+    """One step as a lesson sees it: images (B, C, H, W) as the network was fed them (augmented, normalised), labels (B,), logits
+    (B, K) float32, the feature maps of its taps; ``step`` counts from 0."""
+
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    features: tuple[Tensor, ...]
+    step: int
+    steps: int
+
+
+class Lesson(Protocol):
+    """What a network learns beside its labels (see ``nas.teaching``). ``parts`` are trained along with it by the same recipe, and are
+    no part of it; the loss is ``task_weight`` times the task's plus the sum of ``terms``."""
+
+    task_weight: float
+    parts: Sequence[nn.Module]
+
+    def prepare(self, device: torch.device, *, precision: str, steps: int, batch: int) -> None:
+        """Called once before the first step: move what is needed to ``device``."""
+
+    def terms(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Named scalars to add to the loss."""
 
 
 def fit(
     module: nn.Module, task: Task, recipe: Recipe, *, seed: int, device: torch.device | str | None = None,
     on_epoch: Callable[[Epoch], bool | None] | None = None, loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    lesson: Lesson | None = None,
 ) -> Fit:  # fmt: skip
     """Train ``module`` in place on the training split and score it on the validation split; test is never opened.
 
     The same module, task, recipe and seed give the same weights on one device with the same number of threads; the caller's own
     random state is left as it was. The module ends on ``device`` (default: CUDA where present), in eval mode, holding the
     moving average of weights and buffers. With ``on_epoch`` validation is scored after each epoch; returning True stops there.
-    ``loss`` of logits and labels replaces the task's smoothed one.
+    ``loss`` of logits and labels replaces the task's smoothed one; a ``lesson`` adds to it, and changes neither the order of the
+    images nor their augmentation. Its feature maps are those of the taps of a module that ``build`` made.
 
     Raises:
-        Diverged: a loss or weight is not finite, or an epoch's mean loss is four times that of guessing.
+        Diverged: a loss or weight is not finite, or an epoch's mean loss is four times that of guessing (with a lesson: of its first
+            epoch).
     """
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     criterion = loss or partial(task.loss, label_smoothing=recipe.label_smoothing)
     began = time.perf_counter()
     with _seeded(seed, place):
         module.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
-        run = _Run(module, task, recipe, criterion, place, torch.Generator(place).manual_seed(seed))
+        run = _Run(module, task, recipe, criterion, place, torch.Generator(place).manual_seed(seed), lesson)
         losses, scores, trained_seconds = run.epochs(on_epoch)
     with torch.no_grad():
         torch._foreach_copy_(run.live, run.averaged)
     module.eval()
-    score = scores[-1] if scores else evaluate(module, task, "valid", device=place)
+    judged = run.judged or judge(module, task, "valid", device=place)
     return Fit(
-        score=score, epochs=len(losses), steps=run.step, losses=tuple(losses), scores=tuple(scores), seconds=time.perf_counter() - began,
-        images_per_second=run.step * run.batch / trained_seconds, device=str(place), precision=precision(recipe, place),
+        score=judged.score, epochs=len(losses), steps=run.step, losses=tuple(losses), scores=tuple(scores),
+        seconds=time.perf_counter() - began, images_per_second=run.step * run.batch / trained_seconds, device=str(place),
+        precision=precision(recipe, place), calibration=judged.calibration, terms={k: tuple(v) for k, v in run.terms.items()},
     )  # fmt: skip
 
 
@@ -128,7 +169,7 @@ class _Run:
 
     def __init__(
         self, module: nn.Module, task: Task, recipe: Recipe, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device,
-        generator: torch.Generator,
+        generator: torch.Generator, lesson: Lesson | None,
     ) -> None:  # fmt: skip
         split = task.load("train")
         self.module, self.task, self.recipe, self.loss, self.device, self.generator = module, task, recipe, loss, device, generator
@@ -139,10 +180,19 @@ class _Run:
         self.epoch_steps = len(split) // self.batch
         self.steps = self.epoch_steps * recipe.epochs
         self.step = 0
-        self.optimizer = _optimizer(module, recipe)
+        self.bf16 = precision(recipe, device) == "bf16"
+        self.lesson, self.parts = lesson, [module]
+        self.tapped = module if isinstance(module, Network) and lesson and module.arch.taps else None
+        self.sums: dict[str, Tensor] = {}  # of a lesson's terms in this epoch
+        self.terms: dict[str, list[float]] = {}
+        self.usual = 0.0  # a lesson's own scale, the loss of its first epoch: a teacher may be far from the labels
+        if lesson:
+            lesson.prepare(device, precision=precision(recipe, device), steps=self.steps, batch=self.batch)
+            self.parts += lesson.parts
+        self.optimizer = _optimizer(nn.ModuleList(self.parts), recipe)
         self.average = copy.deepcopy(module).requires_grad_(False)
         self.live, self.averaged = _state(module), _state(self.average)
-        self.bf16 = precision(recipe, device) == "bf16"
+        self.judged: Judged | None = None
 
     def epochs(self, on_epoch: Callable[[Epoch], bool | None] | None) -> tuple[list[float], list[float], float]:
         """Mean losses and (with ``on_epoch``) scores of the epochs run, and the seconds spent training."""
@@ -154,24 +204,37 @@ class _Run:
             losses.append(self._epoch())
             seconds += time.perf_counter() - began
             if on_epoch:
-                scores.append(evaluate(self.average, self.task, "valid", device=self.device))
-                if on_epoch(Epoch(number=number, loss=losses[-1], score=scores[-1])):
+                self.judged = judge(self.average, self.task, "valid", device=self.device)
+                scores.append(self.judged.score)
+                means = {name: means[-1] for name, means in self.terms.items()}
+                if on_epoch(Epoch(number=number, loss=losses[-1], score=scores[-1], terms=means)):
                     break
         return losses, scores, seconds
 
     def _epoch(self) -> float:
-        self.module.train()
+        for part in self.parts:
+            part.train()
         order = torch.randperm(len(self.data), device=self.device, generator=self.generator)
         total = torch.zeros((), device=self.device)
+        self.sums = {}
         check = 1 if self.device.type == "cpu" else CHECK_STEPS_CUDA
         for i in range(self.epoch_steps):
             total += self._train(order[i * self.batch : (i + 1) * self.batch])
-            if self.step % check == 0:
-                self._refuse(total, "loss is not finite")
-        self._refuse(torch.stack([p.detach().abs().sum() for p in self.module.parameters()]).sum(), "weights are not finite")
+            if self.step % check == 0 and not math.isfinite(float(total)):
+                raise self._diverged(f"loss is not finite{self._culprits()}")
+        weights = torch.stack([p.detach().abs().sum() for part in self.parts for p in part.parameters()]).sum()
+        if not math.isfinite(float(total)):
+            raise self._diverged(f"loss is not finite{self._culprits()}")
+        if not math.isfinite(float(weights)):
+            raise self._diverged("weights are not finite")
+        for name, summed in self.sums.items():
+            self.terms.setdefault(name, []).append(float(summed) / self.epoch_steps)
         mean = float(total) / self.epoch_steps
-        if mean > 4 * self._guessing():
-            self._refuse(torch.tensor(math.nan), f"mean loss of the epoch is {mean:.3g}, far worse than guessing")
+        if self.lesson and self.step == self.epoch_steps:
+            self.usual = max(mean, self._guessing())
+        if mean > 4 * (self.usual or self._guessing()):
+            than = "in the first" if self.lesson else "guessing"
+            raise self._diverged(f"mean loss of the epoch is {mean:.3g}, far worse than {than}")
         return mean
 
     def _train(self, index: Tensor) -> Tensor:
@@ -183,17 +246,29 @@ class _Run:
             x = cutout(x, recipe.cutout_pixels, self.generator)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step, self.steps)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.module(x)
-        loss = self.loss(logits.float(), self.data.y[index])
+        loss = self._loss(x, self.data.y[index])
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         if recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip_norm)
+            for part in self.parts:
+                nn.utils.clip_grad_norm_(part.parameters(), recipe.clip_norm)
         self.optimizer.step()
         self._follow()
         self.step += 1
         return loss.detach()
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of normalised images and their labels; a lesson's terms are also added to the epoch's sums."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits, features = self.tapped.forward_taps(x) if self.tapped else (self.module(x), ())
+        task = self.loss(logits.float(), y)
+        if self.lesson is None:
+            return task
+        batch = Batch(x=x, y=y, logits=logits.float(), features=features, step=self.step, steps=self.steps)
+        terms = self.lesson.terms(batch)
+        for name, term in {"task": task, **terms}.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=self.device)) + term.detach()
+        return torch.stack([self.lesson.task_weight * task, *terms.values()]).sum()
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -206,12 +281,16 @@ class _Run:
         y = self.data.y[: self.batch]
         return float(self.loss(torch.zeros(len(y), self.task.head.outputs, device=self.device), y))
 
-    def _refuse(self, value: Tensor, what: str) -> None:
-        if math.isfinite(float(value)):
-            return
+    def _culprits(self) -> str:
+        """The terms of a lesson that are not finite, in brackets."""
+        names = [name for name, summed in self.sums.items() if not math.isfinite(float(summed))]
+        return f" ({', '.join(names)})" if names else ""
+
+    def _diverged(self, what: str) -> Diverged:
         rate = learning_rate(self.recipe, self.step - 1, self.steps)
-        raise Diverged(
-            f"training diverged at step {self.step} of {self.steps} (lr {rate:.3g}): {what}; lower lr ({self.recipe.lr:g}), lengthen "
+        more = ", lower the weight of the distillation" if self.lesson else ""
+        return Diverged(
+            f"training diverged at step {self.step} of {self.steps} (lr {rate:.3g}): {what}; lower lr ({self.recipe.lr:g}){more}, lengthen "
             f"warmup_epochs ({self.recipe.warmup_epochs:g}) or set clip_norm ({self.recipe.clip_norm:g})"
         )
 

@@ -37,6 +37,7 @@ MENUS = {  # a folder, its dict, and files that are no entry: why
     }),
     "nas/tasks": ("DATASETS", {"task": "the type", "dataset": "shared rules", "downloads": "three entries", "classify": "in TASKS"}),
     "nas/samplers": ("SAMPLERS", {}),
+    "nas/losses": ("LOSSES", {"rows": "what several losses share"}),
     "nas/executors": ("EXECUTORS", {"tune": "the parts that Ray Tune wants of ray.py"}),
 }  # fmt: skip
 

@@ -7,8 +7,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from nas.calibration import calibrate, fitted_temperature
 from nas.errors import InvalidArchitecture
-from nas.evaluate import evaluate, logits_of_onnx, predict
+from nas.evaluate import evaluate, judge, logits_of_onnx, predict
 from nas.tasks import Task, open_task
 from tests.nas.tasks.samples import write_npz
 
@@ -70,3 +71,20 @@ def test_onnx_logits_equal_numpys_for_fixed_and_free_batches(batch: int | str) -
 def test_images_that_do_not_fill_fixed_batches_are_refused() -> None:
     with pytest.raises(InvalidArchitecture, match="takes 4 images at a time, and 6 is no multiple"):
         logits_of_onnx(linear_graph(np.zeros((4, 3), np.float32), 4), np.zeros((6, 1, 2, 2), np.float32))
+
+
+def test_judgement_is_score_and_calibration_of_one_pass(task: Task) -> None:
+    judged = judge(colour_reader(), task, "test")
+    split = task.load("test")
+    logits = predict(colour_reader(), split.x, task)
+    assert judged.score == evaluate(colour_reader(), task, "test")
+    assert judged.calibration.nll == pytest.approx(float(torch.nn.functional.cross_entropy(logits, split.y)), rel=1e-6)
+    assert judged.calibration.temperature == pytest.approx(fitted_temperature(logits, split.y))
+    assert judged.calibration.ece_scaled is None
+
+
+def test_temperature_of_validation_scales_another_split(task: Task) -> None:
+    judged = judge(colour_reader(), task, "test", temperature=2.0)
+    split = task.load("test")
+    halved = calibrate(predict(colour_reader(), split.x, task) / 2, split.y)
+    assert judged.calibration.ece_scaled == pytest.approx(halved.ece, rel=1e-6)

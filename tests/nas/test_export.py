@@ -10,9 +10,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from nas.chosen import chosen
 from nas.errors import NasError, Stopped, UnknownName
 from nas.evaluate import logits_of_onnx, predict
-from nas.export import chosen, export, main
+from nas.export import export, main
 from nas.jobs import open_config_task
 from nas.models import build
 from nas.store import load_run

@@ -9,6 +9,7 @@ import pytest
 from latency import QUICK, open_device
 from latency.console import open_console
 from nas import outputs
+from nas.calibration import Bin, Calibration
 from nas.config import RunConfig
 from nas.cost import Cost
 from nas.errors import RunConflict
@@ -121,3 +122,21 @@ def test_another_device_or_runtime_is_refused_once_there_are_rows(tmp_path: Path
     outputs.refuse_other_device(tmp_path, open_device("fake").info())
     with pytest.raises(RunConflict, match=r"and this is .* another runtime"):
         outputs.refuse_other_device(tmp_path, other)
+
+
+def judged(row: Candidate) -> Candidate:
+    bins = (*(Bin(images=0, confidence=0.0, accuracy=0.0),) * 14, Bin(images=9, confidence=0.97, accuracy=0.9))
+    return msgspec.structs.replace(row, test_calibration=Calibration(ece=0.07, nll=0.3, brier=0.2, bins=bins))
+
+
+def test_front_table_says_how_far_confidence_can_be_believed(tmp_path: Path) -> None:
+    outputs.write_front([judged(FINALS[0]), FINALS[1]], tmp_path / "front.csv")
+    table = pd.read_csv(tmp_path / "front.csv", dtype={"id": str}).set_index("id")
+    assert list(table.loc[FINALS[0].id, ["test_ece", "test_nll", "test_brier"]]) == [0.07, 0.3, 0.2]
+    assert table.loc[FINALS[1].id, ["test_ece", "test_nll", "test_brier"]].isna().all()  # a row of an older version
+
+
+def test_diagram_is_drawn_of_the_rows_that_have_the_figures(tmp_path: Path) -> None:
+    outputs.draw_calibration(FINALS, tmp_path / "none.png")
+    outputs.draw_calibration([judged(r) for r in FINALS], tmp_path / "all.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["all.png"]

@@ -6,6 +6,7 @@ import pytest
 
 from nas.config import RunConfig
 from nas.errors import NasError, RunConflict, Stopped
+from nas.lesson import LessonConfig
 from nas.store import Candidate, RunFolder, check_out, load_run, open_run, read_rows, write_atomic
 from search_spaces import Architecture, Block, Head
 
@@ -152,3 +153,24 @@ def test_unfinished_run_has_empty_frames(tmp_path: Path) -> None:
 def test_load_run_refuses_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(NasError, match="no run folder"):
         load_run(tmp_path)
+
+
+def distilled(number: int, key: str, **changed: object) -> Candidate:
+    row = candidate(number, stage="distill", key=key, lesson=LessonConfig(loss="kd", options={"temperature": 2.0}), **changed)
+    return msgspec.structs.replace(row, number=None)
+
+
+def test_distilled_rows_of_one_student_are_told_apart_by_name(tmp_path: Path) -> None:
+    found = (distilled(0, "aaaaaa"), distilled(0, "bbbbbb"))
+    with open_run(tmp_path / "run", RunConfig()) as folder:
+        folder.append(*found)
+    assert read_rows(tmp_path / "run" / "candidates.jsonl") == found
+    assert [r.name for r in found] == [f"{candidate(0).id}-aaaaaa", f"{candidate(0).id}-bbbbbb"]
+    assert candidate(0).name == candidate(0).id
+
+
+def test_later_row_of_a_distillation_counts(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", RunConfig()) as folder:
+        folder.append(distilled(0, "aaaaaa"), distilled(1, "aaaaaa"), distilled(0, "aaaaaa", test_score=0.7))
+    found = read_rows(tmp_path / "run" / "candidates.jsonl")
+    assert [(r.id, r.test_score) for r in found] == [(candidate(0).id, 0.7), (candidate(1).id, None)]

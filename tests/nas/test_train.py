@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import Diverged
-from nas.evaluate import evaluate
+from nas.evaluate import evaluate, judge
 from nas.recipe import Recipe
 from nas.tasks import Task, open_task
 from nas.tasks.dataset import Images
@@ -235,3 +235,11 @@ def test_same_seed_gives_identical_weights_on_a_gpu(task: Task) -> None:
     for module in (one, two):
         fit(module, task, SHORT, seed=7, device="cuda")
     assert torch.equal(weights(one).cpu(), weights(two).cpu())
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_calibration_is_that_of_the_weights_left_in_the_module(task: Task, is_watched: bool) -> None:
+    module = net()
+    done = fit(module, task, SHORT, seed=0, device="cpu", on_epoch=(lambda _: None) if is_watched else None)
+    assert done.calibration == judge(module, task, "valid").calibration
+    assert done.terms == {}

@@ -1,0 +1,261 @@
+"""The steps of a distillation, in order: open the run, find or train the teacher, hold it against the students, teach, compare."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+
+from latency.console import Console, count, duration, open_console
+from nas import distill_report
+from nas.chosen import chosen
+from nas.distill_jobs import DistillJobs
+from nas.errors import InvalidConfig, Stopped
+from nas.evaluate import evaluate, judge
+from nas.executors import EXECUTORS
+from nas.finals import FINAL_SEED
+from nas.jobs import open_config_task, recipe_for
+from nas.lesson import LessonConfig, Option, TeacherSpec, lesson_key
+from nas.lessons import label, lessons
+from nas.outputs import refuse_other_data
+from nas.recipe import Recipe
+from nas.samplers import proposal_seed
+from nas.store import Candidate, Run, RunFolder, load_run, open_run
+from nas.tasks.task import Task
+from nas.teachers import Teacher, named_baseline, named_network, open_teacher, resolve, some_of_valid
+from nas.train import Epoch, fit
+from nas.weights import load, save
+from search_spaces import BASELINES
+
+__all__ = ["Request", "distill"]
+
+TEACHER_SEED = 2_000_000_011  # of a teacher that is trained here: none of the students'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What a user asks for; see ``python -m nas.distill --help``. ``epochs`` and ``lr`` None: the run's own for full trainings."""
+
+    losses: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    teacher: str = ""
+    teacher_arch: str | None = None
+    teacher_norm: str = "auto"
+    teacher_epochs: int | None = None
+    online: str = ""
+    settings: Mapping[str, Option]
+    sweep: Mapping[str, Sequence[Option]]
+    seeds: int = 1
+    epochs: int | None = None
+    lr: float | None = None
+    start: Literal["scratch", "run"] = "scratch"
+    keeps_logits: bool = True
+    workers: int | None = None
+    executor: Literal["ray", "serial"] | None = None
+
+    def __post_init__(self) -> None:
+        counts = {"seeds": self.seeds, "epochs": self.epochs, "teacher-epochs": self.teacher_epochs, "workers": self.workers}
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise InvalidConfig(f"--{name} must be at least 1, got {value}")
+
+
+def distill(path: Path, request: Request, console: Console | None = None) -> list[Candidate]:
+    """Teaches students of the run in ``path`` and adds a row for each training; what it already has is not trained again.
+
+    Raises:
+        NasError: bad names, values or teacher (before anything is trained), or every training failed.
+    """
+    console, run = console or open_console(), load_run(path)
+    recipe = _recipe(run, request)
+    torch.set_num_threads(1)  # as in every worker
+    task = open_config_task(run.config)
+    refuse_other_data(path, task)
+    students = _students(run, request, task)
+    for lesson in _lessons(request, _stand_in(request)):  # what can be refused before a teacher is trained
+        if lesson.online:
+            named_network(lesson.online, task)
+    with open_run(path, run.config) as folder:
+        teacher = _teacher(run, request, task, recipe, console)
+        if teacher:
+            _compare_with_students(teacher, students, task, console)
+        found = _teach(run, request, folder, students, recipe, teacher, console)
+        rows = _tested(found, folder, task) if request.sweep else found
+    distill_report.write(path, students, rows, console)
+    return rows
+
+
+def _students(run: Run, request: Request, task: Task) -> list[Candidate]:
+    """The candidates that are named, and published networks, which the run need not have."""
+    published = [m for m in request.models if m.partition("@")[0] in BASELINES]
+    ids = [m for m in request.models if m not in published]
+    students = chosen(run, ids) if ids or not published else []
+    if wrong := [s.name for s in students if s.stage == "distill"]:
+        raise InvalidConfig(f"--model {wrong[0]} is distilled already; name its student, {wrong[0].partition('-')[0]}")
+    if published and request.start == "run":
+        raise InvalidConfig(f"--start run wants weights of the run, and {published[0]} is named as a published network: name its id")
+    for name in published:
+        baseline = "{} x{}".format(*name.split("@")) if "@" in name else f"{name} x1"
+        students.append(Candidate(stage="final", status="trained", arch=named_baseline(name, task), seed=0, baseline=baseline))
+    return list({s.id: s for s in students}.values())
+
+
+def _recipe(run: Run, request: Request) -> Recipe:
+    recipe = recipe_for(run.config, request.epochs or run.config.final_epochs)
+    return msgspec.structs.replace(recipe, lr=request.lr) if request.lr is not None else recipe
+
+
+def _lessons(request: Request, teacher: TeacherSpec | None) -> list[LessonConfig]:
+    return lessons(
+        request.losses, settings=request.settings, sweep=request.sweep, teacher=teacher, online=request.online or _net_of(request),
+        start=request.start,
+    )  # fmt: skip
+
+
+def _stand_in(request: Request) -> TeacherSpec | None:
+    """The teacher by name alone: enough to tell which lessons need it."""
+    return TeacherSpec(name=request.teacher, net="") if request.teacher else None
+
+
+def _net_of(request: Request) -> str:
+    """The network that an online teacher is by default: the fixed teacher's, where that can be built afresh by name."""
+    kind, _, rest = request.teacher.partition(":")
+    return rest if kind == "train" else request.teacher_arch or ""
+
+
+def _teacher(run: Run, request: Request, task: Task, recipe: Recipe, console: Console) -> Teacher | None:
+    """The opened teacher, trained here first where the user asks for that; None where no loss needs a fixed one."""
+    if not any(lesson.teacher for lesson in _lessons(request, _stand_in(request))):
+        return None
+    kind, _, name = request.teacher.partition(":")
+    if kind != "train":
+        return open_teacher(resolve(request.teacher, task, arch=request.teacher_arch, norm=request.teacher_norm), task)
+    weights = _trained_here(run, name, request, task, recipe, console)
+    spec = resolve(f"file:{weights}", task, arch=name, norm="task")
+    return open_teacher(msgspec.structs.replace(spec, name=request.teacher), task)
+
+
+def _trained_here(run: Run, name: str, request: Request, task: Task, recipe: Recipe, console: Console) -> Path:
+    """The weights of a teacher trained with the run's recipe; those of an earlier time where all that determines them is equal."""
+    epochs = request.teacher_epochs or recipe.epochs
+    recipe = recipe_for(msgspec.structs.replace(run.config, recipe=recipe), epochs)
+    path = run.path.resolve() / "teachers" / f"{name}-{lesson_key(name, recipe, run.config.seed, task.data_sha256)}.safetensors"
+    seed = proposal_seed(run.config.seed, TEACHER_SEED)
+    network = named_network(name, task, generator=torch.Generator().manual_seed(seed))
+    if path.exists():
+        console.say(f"teacher  {name} was trained here before")
+        return path
+    console.say(f"teacher  training {name} for {_many(epochs, 'epoch')} first; it is kept in {path.parent}")
+    with console.progress(epochs, "teacher's epochs") as tick:
+
+        def told(epoch: Epoch) -> None:
+            tick(f"valid {epoch.score:.3f}")
+
+        fit(network, task, recipe, seed=seed, on_epoch=told)
+    path.parent.mkdir(exist_ok=True)
+    save(network.state_dict(), path)
+    return path
+
+
+def _compare_with_students(teacher: Teacher, students: Sequence[Candidate], task: Task, console: Console) -> None:
+    """States what the teacher scores, and warns where a student is no worse, or where it is little better than guessing."""
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    part = some_of_valid(task)
+    score = evaluate(_as_fed(teacher.to(place)), task, part, device=place)
+    name, guessing = teacher.spec.name, 1 / len(task.classes)
+    console.say(f"teacher  {name}: {count(teacher.params)} parameters, {score:.3f} on {len(part):,} validation images")
+    if score < 2 * guessing:
+        console.warn(
+            f"teacher {name} scores {score:.3f} on valid and guessing {guessing:.3f}: are its classes in this order, and its images "
+            "normalised so (--teacher-norm)?"
+        )
+    better = [s for s in students if s.score is not None and s.score >= score]
+    if better:
+        best = max(better, key=lambda s: s.score or 0.0)
+        console.warn(
+            f"teacher {name} scores {score:.3f} on valid, no better than {len(better)} of {len(students)} students "
+            f"({best.baseline or best.id}: {best.score:.3f}): it may have little to teach them"
+        )
+
+
+def _as_fed(teacher: Teacher) -> torch.nn.Module:
+    """The teacher as a module that takes the task's own normalised images."""
+
+    class Fed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return teacher.logits(x)
+
+    return Fed()
+
+
+def _teach(
+    run: Run, request: Request, folder: RunFolder, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None, console: Console
+) -> list[Candidate]:
+    executor = request.executor or run.config.executor
+    config = msgspec.structs.replace(run.config, executor=executor)
+    wanted = _lessons(request, teacher.spec if teacher else None)
+    seeds = [proposal_seed(config.seed, FINAL_SEED + i) for i in range(request.seeds)]
+    stories: set[str] = set()
+    jobs = DistillJobs(
+        folder=folder, students=students, lessons=wanted, seeds=seeds, recipe=recipe, teacher=teacher.spec if teacher else None,
+        cache=str(run.path.resolve() / "teachers") if request.keeps_logits else "", test=not request.sweep,
+    )  # fmt: skip
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = 1 if executor == "serial" else request.workers or config.workers or cores
+    many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(len(seeds), 'seed')}"
+    console.say(
+        f"plan     {many}, {recipe.epochs} epochs each: "
+        f"{_many(len(jobs), 'training')} to do, {len(jobs.rows)} done before, {workers} at a time"
+    )
+    if left := _expected_seconds(students, recipe, len(jobs) / len(students)):
+        console.say(f"time     ~{duration(left / workers)}, and the teacher's on top; Ctrl-C keeps what is finished")
+    if len(jobs):
+        with console.progress(len(jobs), "trained") as tick:
+
+            def told(row: Candidate, story: str) -> None:
+                tick(_line(row))
+                if story and story not in stories:
+                    stories.add(story)
+                    console.say(story)
+
+            jobs.on_row = told
+            EXECUTORS[executor](jobs, config, workers=workers)
+    for row in jobs.failed:
+        console.warn(f"{row.name} ({label(row.lesson) if row.lesson else ''}) failed: {row.error.strip().splitlines()[-1]}")
+    if not jobs.rows:
+        raise Stopped(f"every training failed; candidates.jsonl in {run.path} has the tracebacks")
+    return jobs.rows
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _expected_seconds(students: Sequence[Candidate], recipe: Recipe, trainings_each: float) -> float:
+    """What plain trainings of the students would take on one worker, by the run's own; 0 where it does not say."""
+    return sum(s.seconds / s.epochs * recipe.epochs for s in students if s.epochs) * trainings_each
+
+
+def _line(row: Candidate) -> str:
+    what = f"{row.baseline or row.id} {label(row.lesson) if row.lesson else ''}"
+    return f"{what} valid {row.score:.3f}" if row.score is not None else f"{what} failed: {row.error.strip().splitlines()[-1][:100]}"
+
+
+def _tested(rows: Sequence[Candidate], folder: RunFolder, task: Task) -> list[Candidate]:
+    """The rows, the best lesson of each student and loss scored on test: chosen on valid, so that test chooses nothing."""
+    from nas.models import build
+
+    best = {r.name for r in distill_report.best_lessons(rows)}
+    found = []
+    for row in rows:
+        if row.name in best and row.test_score is None:
+            network = build(row.arch)
+            network.load_state_dict(load(folder.path / row.weights))
+            judged = judge(network, task, "test", temperature=row.calibration.temperature if row.calibration else None)
+            row = msgspec.structs.replace(row, test_score=judged.score, test_calibration=judged.calibration)
+            folder.append(row)
+        found.append(row)
+    return found

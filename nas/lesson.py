@@ -1,0 +1,60 @@
+"""What a student is taught, as values: the settings that a row keeps, and all that a worker needs to teach. Loads nothing heavy."""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from search_spaces.architecture import Architecture
+
+__all__ = ["PLAIN", "LessonConfig", "LessonJob", "Option", "TeacherSpec", "lesson_key"]
+
+PLAIN = "plain"
+"""The name of training without a lesson: what every lesson is held against."""
+
+Option = float | str
+
+
+class LessonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One way to teach: the training loss is ``task_weight`` · the task's + ``weight`` · the named loss's, with its ``options``.
+
+    ``warmup``: the fraction of the training over which the weight grows. ``teacher`` is a name and ``teacher_sha256`` the hash of
+    its weights; ``online`` names the network that trains beside the student. ``start``: from fresh weights, or the run's own.
+    """
+
+    loss: str
+    options: dict[str, Option] = {}
+    task_weight: float = 1.0
+    weight: float = 1.0
+    warmup: float = 0.0
+    teacher: str = ""
+    teacher_sha256: str = ""
+    online: str = ""
+    start: Literal["scratch", "run"] = "scratch"
+
+
+class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A resolved teacher, enough to open it in any process. ``net`` is a reference or baseline name, "found" (``arch`` says which), or
+    "torchvision:NAME", "timm:NAME". ``mean`` and ``std`` are in units of 0..1; None: the task's own."""
+
+    name: str
+    net: str
+    arch: Architecture | None = None
+    weights: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_hw: tuple[int, int] | None = None  # what it was made for; None: any size
+    sha256: str = ""
+
+
+class LessonJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A lesson for a worker. ``cache``: folder for the teacher's outputs, or ""."""
+
+    config: LessonConfig
+    teacher: TeacherSpec | None = None
+    cache: str = ""
+
+
+def lesson_key(*parts: object) -> str:
+    """Six hex digits that stand for these values (Structs, texts, numbers): equal values, equal key, in any process."""
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:6]

@@ -1,0 +1,276 @@
+"""Teachers: a spec such as ``torchvision:resnet50`` becomes a frozen network that fits the task, or is refused."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas.chosen import chosen
+from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
+from nas.jobs import open_config_task
+from nas.lesson import TeacherSpec
+from nas.models import build
+from nas.models.reference import REFERENCES, SIGNALS, reference
+from nas.store import load_run
+from nas.tasks.task import Split, Task
+from nas.teacher_files import load_into, read_state
+from search_spaces import BASELINES, Architecture, baseline
+
+__all__ = ["KINDS", "NORMS", "Teacher", "named_baseline", "named_network", "open_teacher", "resolve", "some_of_valid"]
+
+NORMS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and deviation of 0..1
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+TRIED = 1000  # validation images on which normalisations are compared
+KINDS = ("torchvision:NAME", "timm:NAME", "run:RUN/ID", "file:WEIGHTS", "train:NAME")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Teacher:
+    """A frozen network in eval mode that is fed the student's own images, normalised over to what it was trained on."""
+
+    spec: TeacherSpec
+    module: nn.Module
+    scale: Tensor  # (1, C, 1, 1)
+    shift: Tensor
+
+    @property
+    def params(self) -> int:
+        """Trainable numbers of the network."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def to(self, device: torch.device) -> "Teacher":
+        """The same teacher on ``device``."""
+        module = self.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        return Teacher(spec=self.spec, module=module, scale=self.scale.to(device), shift=self.shift.to(device))
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, K), float32, of images (N, C, H, W) as the task's normaliser gives them; always in evaluation mode."""
+        self.module.eval()
+        x = torch.addcmul(self.shift, x, self.scale)
+        if self.spec.image_hw and tuple(x.shape[2:]) != self.spec.image_hw:
+            x = F.interpolate(x, size=self.spec.image_hw, mode="bilinear", antialias=True)
+        found: Tensor = self.module(x)
+        return found.float()
+
+
+def resolve(spec: str, task: Task, *, arch: str | None = None, norm: str = "auto") -> TeacherSpec:
+    """The teacher that ``spec`` names (one of ``KINDS`` but train:, which is trained first), checked against the task.
+
+    ``arch`` names the network of a file; ``norm`` is how its images were normalised: task, one of ``NORMS``, or auto, which takes
+    what scores best on validation images.
+
+    Raises:
+        InvalidTeacher: other classes or channels, weights that do not fit, a download that fails.
+        InvalidConfig, UnknownName, InvalidWeights: a spec, name or file that cannot be read.
+    """
+    kind, _, rest = spec.partition(":")
+    makers: Mapping[str, Callable[[], TeacherSpec]] = {
+        "torchvision": lambda: _torchvision(rest, task),
+        "timm": lambda: _timm(rest, task),
+        "run": lambda: _of_run(rest, task),
+        "file": lambda: _of_file(rest, task, arch, norm),
+    }
+    if kind not in makers:
+        raise UnknownName.among("teacher", spec, KINDS)
+    if not rest:
+        raise InvalidConfig(f"teacher {spec!r} needs a name behind the colon")
+    if arch and kind != "file":
+        raise InvalidConfig(f"--teacher-arch belongs to file:WEIGHTS, and {spec} says itself what it is")
+    return makers[kind]()
+
+
+def open_teacher(spec: TeacherSpec, task: Task) -> Teacher:
+    """The teacher, frozen, on the CPU. Weights are loaded into exactly the network that the spec names.
+
+    Raises:
+        InvalidTeacher: weights that do not fit.
+    """
+    module = _empty(spec, task)
+    if spec.weights:
+        load_into(module, read_state(spec.weights), spec.net, spec.weights)
+    module.eval().requires_grad_(False)
+    own_mean, own_std = (torch.tensor(v, dtype=torch.float64) for v in (task.mean, task.std))
+    mean, std = (torch.tensor(v or own.tolist(), dtype=torch.float64) for v, own in ((spec.mean, own_mean), (spec.std, own_std)))
+    scale, shift = own_std / std, (own_mean - mean) / std
+    return Teacher(spec=spec, module=module, scale=scale.float().view(1, -1, 1, 1), shift=shift.float().view(1, -1, 1, 1))
+
+
+def named_network(name: str, task: Task, *, generator: torch.Generator | None = None) -> nn.Module:
+    """A fresh reference network (``resnet56``) or baseline (``mobilenet_v2``, ``mobilenet_v2@0.5``) for a task.
+
+    Raises:
+        UnknownName: neither.
+        InvalidTeacher: a network for signals, and the task has images.
+    """
+    if name in SIGNALS and task.input_chw[1] != 1:
+        raise InvalidTeacher(f"{name} is for signals, of height 1, and {task.data} has images of {task.input_chw[1]}x{task.input_chw[2]}")
+    if name in REFERENCES:
+        return reference(name, outputs=len(task.classes), in_ch=task.input_chw[0], generator=generator)
+    return build(named_baseline(name, task), generator=generator)
+
+
+def named_baseline(name: str, task: Task) -> Architecture:
+    """A baseline for a task, at the width behind its @, else 1.
+
+    Raises:
+        UnknownName: no baseline of that name, or no width.
+    """
+    found = re.fullmatch(r"(\w+?)(?:@(\d+(?:\.\d+)?))?", name)
+    if not found or found[1] not in BASELINES:
+        raise UnknownName.among("network", name, [*REFERENCES, *BASELINES, "or a baseline with its width, as mobilenet_v2@0.5"])
+    return baseline(found[1], width=float(found[2] or 1), input_chw=task.input_chw, outputs=len(task.classes))
+
+
+def _empty(spec: TeacherSpec, task: Task) -> nn.Module:
+    """The spec's network; torchvision's and timm's have their weights already."""
+    kind, _, name = spec.net.partition(":")
+    if kind == "torchvision":
+        return _fetched(spec.name, lambda: _torchvision_module(name))
+    if kind == "timm":
+        return _fetched(spec.name, lambda: _timm_module().create_model(name, pretrained=True))
+    return build(spec.arch) if spec.arch else named_network(spec.net, task)
+
+
+def _fetched(name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return fetch()
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download is a RuntimeError
+        raise InvalidTeacher(f"{name}: its weights could not be fetched ({error}); without network use file:WEIGHTS") from error
+
+
+def _torchvision(name: str, task: Task) -> TeacherSpec:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UnknownName.among("torchvision classifier", name, known)
+    weights = models.get_model_weights(name).DEFAULT
+    _require_classes(f"torchvision:{name}", weights.meta["categories"], task)
+    how = weights.transforms()
+    return _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]), weights.url)
+
+
+def _torchvision_module(name: str) -> nn.Module:
+    from torchvision import models
+
+    module: nn.Module = models.get_model(name, weights=models.get_model_weights(name).DEFAULT)
+    return module
+
+
+def _timm(name: str, task: Task) -> TeacherSpec:
+    timm = _timm_module()
+    if not timm.is_model(name):
+        raise UnknownName.among("timm network", name, timm.list_models(f"*{name[:4]}*", pretrained=True)[:20])
+    config = timm.get_pretrained_cfg(name)
+    _require_classes(f"timm:{name}", range(config.num_classes), task)
+    return _pretrained(f"timm:{name}", task, tuple(config.mean), tuple(config.std), int(config.input_size[1]), f"{config.url}{config.tag}")
+
+
+def _timm_module() -> Any:  # Any: an optional package
+    try:
+        import timm
+    except ImportError as error:
+        raise InvalidTeacher("timm:NAME needs the package timm: pip install 'hardware-aware-nas[timm]'") from error
+    return timm
+
+
+def _pretrained(name: str, task: Task, mean: tuple[float, ...], std: tuple[float, ...], size: int, origin: str) -> TeacherSpec:
+    if task.input_chw[0] != len(mean):
+        raise InvalidTeacher(f"{name} is fed {len(mean)} channels, and {task.data} has {task.input_chw[0]}")
+    if task.train.x.dtype != "uint8":
+        raise InvalidTeacher(f"{name} wants pixels of 0 to 255, and {task.data} holds numbers in units of its own: train a teacher on it")
+    sha256 = hashlib.sha256(origin.encode()).hexdigest()
+    return TeacherSpec(name=name, net=name, mean=mean, std=std, image_hw=(size, size), sha256=sha256)
+
+
+def _of_run(rest: str, task: Task) -> TeacherSpec:
+    path, _, wanted = rest.rpartition("/")
+    if not path:
+        raise InvalidConfig(f"teacher run:{rest}: say run:RUN/ID, such as run:results/demo/3f2a")
+    run = load_run(path)
+    (row,) = chosen(run, [wanted])
+    other = _preprocessing(Path(path)) or open_config_task(run.config)
+    _require_classes(f"run:{rest}", other.classes, task)
+    if row.arch.input_chw[0] != task.input_chw[0]:
+        raise InvalidTeacher(f"run:{rest} is fed {row.arch.input_chw[0]} channels, and {task.data} has {task.input_chw[0]}")
+    own = (other.mean, other.std) != (task.mean, task.std)
+    weights = run.path / row.weights
+    if not weights.exists():
+        raise InvalidTeacher(f"run:{rest}: its weights are gone ({weights}); search again, or name another")
+    return TeacherSpec(
+        name=f"run:{run.path.resolve().name}/{row.name}", net="found", arch=row.arch, weights=str(weights.resolve()),
+        sha256=_sha256_of(weights), image_hw=row.arch.input_chw[1:],
+        mean=other.mean if own else None, std=other.std if own else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Preprocessing:
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _preprocessing(run: Path) -> _Preprocessing | None:
+    """What a finished run's manifest says of classes and normalisation; None where it is not finished."""
+    path = run / "manifest.json"
+    if not path.exists():
+        return None
+    noted = msgspec.json.decode(path.read_bytes())
+    how = noted["input"]["preprocess"]
+    return _Preprocessing(classes=tuple(noted["output"]["classes"]), mean=tuple(how["mean"]), std=tuple(how["std"]))
+
+
+def _of_file(rest: str, task: Task, arch: str | None, norm: str) -> TeacherSpec:
+    if arch is None:
+        raise InvalidConfig(f"file:{rest} needs --teacher-arch: one of {', '.join([*REFERENCES, *BASELINES])}")
+    path = Path(rest).expanduser().resolve()
+    plain = TeacherSpec(name=f"file:{Path(rest).name} ({arch})", net=arch, weights=str(path), sha256="")
+    open_teacher(plain, task)  # the name, the file and that they fit
+    return _normalised(msgspec.structs.replace(plain, sha256=_sha256_of(path)), task, norm)
+
+
+def _normalised(spec: TeacherSpec, task: Task, norm: str) -> TeacherSpec:
+    if norm not in ("auto", "task", *NORMS):
+        raise UnknownName.among("normalisation", norm, ["auto", "task", *NORMS])
+    fits = task.train.x.dtype == "uint8" and task.input_chw[0] == 3
+    if norm in NORMS and not fits:
+        raise InvalidTeacher(f"--teacher-norm {norm} is for RGB images of 0 to 255, which {task.data} does not hold; use task")
+    kept = {name: msgspec.structs.replace(spec, mean=mean, std=std) for name, (mean, std) in NORMS.items() if fits} | {"task": spec}
+    if norm != "auto":
+        return kept[norm]
+    part = some_of_valid(task)
+    x = task.normaliser()(part.x)
+    return max(kept.values(), key=lambda s: task.score(open_teacher(s, task).logits(x), part.y))
+
+
+def some_of_valid(task: Task) -> Split:
+    """At most ``TRIED`` validation images, evenly from all of them (a folder's lie class by class): a large teacher is slow."""
+    whole = task.load("valid")
+    every = -(-len(whole) // TRIED)
+    return Split(x=whole.x[::every], y=whole.y[::every])
+
+
+def _require_classes(name: str, classes: Sequence[object], task: Task) -> None:
+    if len(classes) != len(task.classes):
+        raise InvalidTeacher(f"{name} knows {len(classes)} classes and {task.data} has {len(task.classes)}: it cannot teach them")
+    # numbers say nothing of the order of classes; names do
+    theirs, ours = ([str(c).lower() for c in names] for names in (classes, task.classes))
+    if theirs != ours and not any(all(c.isdigit() for c in names) for names in (theirs, ours)):
+        first = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+        raise InvalidTeacher(f"{name} calls class {first} {classes[first]!r} and {task.data} {task.classes[first]!r}: it cannot teach them")
+
+
+def _sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,182 @@
+"""Lessons for ``nas.train.fit``: a fixed teacher's logits, the student's own weak classifier, or a teacher that trains beside it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import InvalidTeacher
+from nas.lesson import PLAIN, LessonConfig, LessonJob, lesson_key
+from nas.losses import LOSSES, Method
+from nas.recipe import Recipe
+from nas.taps import second_to_last, tap_ch, with_taps
+from nas.tasks.task import Task
+from nas.teacher_logits import AskedLogits, StoredLogits
+from nas.teachers import named_network, open_teacher
+from nas.train import Batch
+from search_spaces.architecture import Architecture
+
+__all__ = ["Taught", "TaughtByItself", "TaughtByTeacher", "TaughtOnline", "Weights", "open_lesson", "tapped"]
+
+
+TaskLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+class TeacherLogits(Protocol):
+    """Where a fixed teacher's logits come from."""
+
+    story: str  # what to tell of it when the training is done
+
+    def prepare(self, device: torch.device, *, precision: str, steps: int, batch: int) -> None:
+        """See ``nas.train.Lesson``."""
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits (B, K), float32, for the batch's images."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """How much of a loss enters: ``task`` · the task's, and ``term`` · the lesson's, grown over the first ``warmup`` of the steps."""
+
+    task: float = 1.0
+    term: float = 1.0
+    warmup: float = 0.0
+
+    def at(self, batch: Batch) -> float:
+        """The term's weight in this step."""
+        ramp = self.warmup * batch.steps
+        return self.term * min(1.0, (batch.step + 1) / ramp) if ramp else self.term
+
+
+class TaughtByTeacher:
+    """A loss between the student's and a fixed teacher's logits, under the loss's ``name``."""
+
+    def __init__(self, name: str, loss: nn.Module, logits: TeacherLogits, weights: Weights) -> None:
+        self.task_weight = weights.task
+        self.parts: Sequence[nn.Module] = ()
+        self._name, self._loss, self._logits, self._weights = name, loss, logits, weights
+
+    @property
+    def story(self) -> str:
+        """What to tell of the teacher's outputs when the training is done."""
+        return self._logits.story
+
+    def prepare(self, device: torch.device, *, precision: str, steps: int, batch: int) -> None:
+        """See ``nas.train.Lesson``."""
+        self._logits.prepare(device, precision=precision, steps=steps, batch=batch)
+
+    def terms(self, batch: Batch) -> Mapping[str, Tensor]:
+        """See ``nas.train.Lesson``."""
+        return {self._name: self._weights.at(batch) * self._loss(batch.logits, self._logits(batch), batch.y)}
+
+
+class TaughtByItself:
+    """A loss of the student's own logits and first tapped feature map; its weak classifier trains along."""
+
+    def __init__(self, name: str, loss: nn.Module, weights: Weights) -> None:
+        self.task_weight = weights.task
+        self.parts: Sequence[nn.Module] = (loss,)
+        self.story = ""
+        self._name, self._loss, self._weights = name, loss, weights
+
+    def prepare(self, device: torch.device, *, precision: str, steps: int, batch: int) -> None:
+        """See ``nas.train.Lesson``."""
+        self._loss.to(device)
+
+    def terms(self, batch: Batch) -> Mapping[str, Tensor]:
+        """See ``nas.train.Lesson``."""
+        return {self._name: self._weights.at(batch) * self._loss(batch.logits, batch.features[0], batch.y)}
+
+
+class TaughtOnline:
+    """Two networks learn from each other on the same images, step by step; the terms are the student's and the teacher's whole loss.
+
+    One optimizer holds both, which is two with one schedule: no gradient crosses, and each network is clipped by itself.
+    """
+
+    def __init__(self, name: str, loss: nn.Module, teacher: nn.Module, task_loss: TaskLoss, weights: Weights) -> None:
+        self.task_weight = weights.task
+        self.parts: Sequence[nn.Module] = (teacher,)
+        self.story = ""
+        self._name, self._loss, self._teacher, self._task_loss, self._weights = name, loss, teacher, task_loss, weights
+        self._precision = "fp32"
+
+    def prepare(self, device: torch.device, *, precision: str, steps: int, batch: int) -> None:
+        """See ``nas.train.Lesson``."""
+        self._teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
+        self._precision = precision
+
+    def terms(self, batch: Batch) -> Mapping[str, Tensor]:
+        """See ``nas.train.Lesson``."""
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            logits = self._teacher(batch.x)
+        student_part, teacher_part = self._loss(batch.logits, logits.float(), batch.y)
+        weight = self._weights.at(batch)
+        teacher_task = self.task_weight * self._task_loss(logits.float(), batch.y)
+        return {self._name: weight * student_part, "teacher": teacher_task + weight * teacher_part}
+
+
+Taught = TaughtByTeacher | TaughtByItself | TaughtOnline
+
+
+def tapped(arch: Architecture, lesson: LessonConfig) -> Architecture:
+    """The architecture with the tap that a lesson reads, if it reads one."""
+    needs = LOSSES[lesson.loss].needs if lesson.loss != PLAIN else ""
+    return with_taps(arch, second_to_last(arch)) if needs == "feature" else with_taps(arch)
+
+
+def open_lesson(job: LessonJob, arch: Architecture, task: Task, recipe: Recipe, seed: int) -> Taught | None:
+    """The lesson of a job for a student of this architecture, its extra parts initialised by ``seed``; None for plain training.
+
+    Raises:
+        InvalidTeacher: the lesson needs a teacher that the job lacks, or landmarks, which the task has not.
+    """
+    config = job.config
+    if config.loss == PLAIN:
+        return None
+    method, weights = LOSSES[config.loss], Weights(task=config.task_weight, term=config.weight, warmup=config.warmup)
+    makers: Mapping[str, Callable[[], Taught]] = {
+        "teacher": lambda: _by_teacher(job, method, weights, task, recipe, seed),
+        "feature": lambda: _by_itself(config, method, weights, arch, task, seed),
+        "online": lambda: _online(config, method, weights, task, recipe, seed),
+    }
+    if method.needs not in makers:
+        raise InvalidTeacher(f"--loss {config.loss} is for {method.needs}, and the task {task.name} has none; call it from nas.losses")
+    return makers[method.needs]()
+
+
+def _by_teacher(job: LessonJob, method: Method, weights: Weights, task: Task, recipe: Recipe, seed: int) -> Taught:
+    if job.teacher is None:
+        raise InvalidTeacher(f"--loss {job.config.loss} needs --teacher")
+    teacher = open_teacher(job.teacher, task)
+    logits: TeacherLogits = AskedLogits(teacher)
+    if job.cache:
+        flip = task.flip if recipe.flip == "auto" else recipe.flip
+        views = lesson_key(job.teacher, task.data_sha256, seed, recipe.crop_pixels, recipe.cutout_pixels, flip, recipe.batch, recipe.epochs)
+        logits = StoredLogits(teacher, Path(job.cache), views, len(task.classes))
+    return TaughtByTeacher(job.config.loss, method.module(**job.config.options), logits, weights)
+
+
+def _by_itself(config: LessonConfig, method: Method, weights: Weights, arch: Architecture, task: Task, seed: int) -> Taught:
+    loss = method.module(tap_ch(arch, second_to_last(arch)), len(task.classes), **config.options)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in loss.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.normal_(parameter, std=0.01, generator=generator)
+    return TaughtByItself(config.loss, loss, weights)
+
+
+def _online(config: LessonConfig, method: Method, weights: Weights, task: Task, recipe: Recipe, seed: int) -> Taught:
+    if not config.online:
+        raise InvalidTeacher(f"--loss {config.loss} trains its teacher along: name it with --online-teacher, such as resnet20")
+    teacher = named_network(config.online, task, generator=torch.Generator().manual_seed(seed + 1))
+
+    def task_loss(logits: Tensor, y: Tensor) -> Tensor:
+        return task.loss(logits, y, label_smoothing=recipe.label_smoothing)
+
+    return TaughtOnline(config.loss, method.module(**config.options), teacher, task_loss, weights)

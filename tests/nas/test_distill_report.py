@@ -1,0 +1,79 @@
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from latency.console import open_console
+from nas.calibration import Bin, Calibration
+from nas.distill_report import best_lessons, paired, summaries, write
+from nas.lesson import PLAIN, LessonConfig
+from nas.store import Candidate
+from search_spaces import Architecture, Block, Head
+
+EMPTY, FULL = Bin(images=0, confidence=0.0, accuracy=0.0), Bin(images=5, confidence=0.98, accuracy=0.8)
+TESTED = Calibration(ece=0.05, nll=0.9, brier=0.4, bins=(*(EMPTY,) * 14, FULL))
+
+
+def student(out_ch: int = 4) -> Candidate:
+    arch = Architecture(input_chw=(3, 8, 8), blocks=(Block(op="conv", in_ch=3, out_ch=out_ch),), head=Head(outputs=2))
+    return Candidate(stage="final", status="trained", arch=arch, seed=0, score=0.5, test_score=0.5)
+
+
+def row(loss: str, seed: int, valid: float, test: float | None = None, *, weight: float = 1.0, out_ch: int = 4) -> Candidate:
+    return Candidate(
+        stage="distill", status="trained", arch=student(out_ch).arch, seed=seed, score=valid, test_score=test, key=f"{loss}{seed}{weight}",
+        lesson=LessonConfig(loss=loss, weight=weight), test_calibration=TESTED if test is not None else None,
+    )  # fmt: skip
+
+
+def test_gain_pairs_trainings_of_one_seed() -> None:
+    plain = [row(PLAIN, s, 0.5, t) for s, t in ((1, 0.50), (2, 0.60), (3, 0.70))]
+    nkd = [row("nkd", s, 0.5, t) for s, t in ((1, 0.52), (2, 0.63), (3, 0.71), (4, 0.99))]
+    # differences .02, .03, .01: mean .02, deviation .01, standard error .01 / sqrt(3); seed 4 has no partner
+    assert paired(nkd, plain) == pytest.approx((0.02, 0.01 / math.sqrt(3)))
+
+
+def test_gain_is_by_valid_where_test_was_not_asked() -> None:
+    gain = paired([row("kd", 1, 0.6)], [row(PLAIN, 1, 0.5)])
+    assert gain is not None
+    assert gain[0] == pytest.approx(0.1)
+    assert math.isnan(gain[1])
+
+
+def test_gain_without_a_shared_seed_is_none() -> None:
+    assert paired([row("kd", 1, 0.6)], [row(PLAIN, 2, 0.5)]) is None
+    assert paired([row("kd", 1, 0.6)], []) is None
+
+
+def test_rows_are_summed_up_by_student_and_lesson() -> None:
+    rows = [row(loss, seed, 0.5, 0.5, out_ch=ch) for ch in (4, 8) for loss in (PLAIN, "kd") for seed in (1, 2)]
+    found = summaries([student(4), student(8)], rows)
+    assert [(s.student.id, s.lesson.loss, len(s.rows)) for s in found] == [
+        (student(ch).id, loss, 2) for ch in (4, 8) for loss in (PLAIN, "kd")
+    ]
+    assert [s.gain is None for s in found] == [True, False, True, False]
+
+
+def test_best_lesson_is_by_mean_valid_score_over_seeds() -> None:
+    rows = [row("kd", s, v, weight=w) for w, scores in ((0.5, (0.9, 0.1)), (1.0, (0.6, 0.6))) for s, v in enumerate(scores)]
+    assert {r.lesson.weight for r in best_lessons(rows) if r.lesson} == {1.0}
+    assert len(best_lessons(rows)) == 2
+
+
+def test_report_leaves_a_table_and_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(loss, seed, 0.5, t) for loss, t in ((PLAIN, 0.5), ("kd", 0.61)) for seed in (1, 2)]
+    write(tmp_path, [student()], rows, open_console())
+    table = pd.read_csv(tmp_path / "distilled.csv")
+    assert list(table["loss"]) == [PLAIN, PLAIN, "kd", "kd"]
+    assert list(table["test_ece"]) == [0.05] * 4
+    assert (tmp_path / "distilled-reliability.png").read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr()
+    assert "+11.00" in shown.out
+    assert "python -m nas.export" in shown.err
+
+
+def test_gain_within_noise_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(PLAIN, 1, 0.5, 0.5), row(PLAIN, 2, 0.5, 0.6), row("kd", 1, 0.5, 0.6), row("kd", 2, 0.5, 0.51)]
+    write(tmp_path, [student()], rows, open_console())
+    assert "may be noise" in capsys.readouterr().err
