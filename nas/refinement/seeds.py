@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nas.chosen import chosen
 from nas.errors import InvalidConfig, NasError, UnknownName
-from nas.store import Candidate, Run
+from nas.store import Run
 from nas.tasks.task import Task
 from nas.weights import InvalidWeights, load
 from search_spaces.architecture import Architecture
@@ -40,7 +41,7 @@ def seed_of_run(run: Run, model: str | None, task: Task) -> Seed:
     Raises:
         NasError: no such model, one without weights, or a run without a front.
     """
-    row = _row(run, model)
+    row = chosen(run, [model])[0] if model else max(chosen(run, []), key=lambda r: r.score or 0.0)
     path = run.path / row.weights
     if not path.is_file():
         raise NasError(
@@ -75,23 +76,6 @@ def named_seed(spec: str, task: Task) -> Seed:
         raise InvalidConfig(f"--seed-model {spec}: the width behind @ must be a number, got {width!r}") from error
     arch = baseline(name, width=factor, input_chw=task.input_chw, outputs=task.head.outputs)
     return Seed(arch=arch, origin=spec, state=None, is_trained=False)
-
-
-def _row(run: Run, model: str | None) -> Candidate:
-    order = {"search": 0, "refine": 1, "final": 2}
-    trained = [r for r in run.rows if r.status == "trained" and r.duplicate_of is None and r.weights]
-    best = {r.id: r for r in sorted(trained, key=lambda r: (order[r.stage], r.score or 0.0))}
-    if model is None:
-        if not len(run.front):
-            raise NasError(f"{run.path} has no front yet: name one of its models with --model ID")
-        members = [best[i] for i in run.front["id"] if i in best]
-        return max(members, key=lambda r: r.score or 0.0)
-    hits = [r for i, r in best.items() if i.startswith(model)]
-    if not hits:
-        raise UnknownName.among(f"model in {run.path}", model, best)
-    if len(hits) > 1:
-        raise NasError(f"{model} begins {len(hits)} ids of {run.path}; say more of it")
-    return hits[0]
 
 
 def _fitted(arch: Architecture, state: State, task: Task, origin: str, *, knows_classes: bool = True) -> Seed:

@@ -1,5 +1,6 @@
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -216,7 +217,7 @@ def test_new_start_tries_failed_proposals_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"keep": "taylor"}, {"choose": "accuracy"}, {"kinds": ("bottleneck", "depth", "expansion")}])
-def test_other_rules_and_kinds_reach_the_target_too(tmp_path: Path, changed: dict[str, object]) -> None:
+def test_other_rules_and_kinds_reach_the_target_too(tmp_path: Path, changed: dict[str, Any]) -> None:  # Any: values of any setting
     walk = Walk(tmp_path, target=0.8, **changed)
     steps = walk.steps()
     walk.go(steps)
