@@ -38,7 +38,7 @@ class Computes(Protocol):
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """``unchecked``: there is nothing to compare; ``failed``: there is, and it could not be run. ``worst`` is the largest deviation
     over the largest value of its output; of whole numbers, the share that differs. ``peak_bytes`` is the memory that loading and
-    running the model took at most on the device, beyond the runtime's own; 0: not told.
+    running the model once took at most on the device; 0: not told.
     """
 
     status: Literal["equal", "different", "unchecked", "failed"]

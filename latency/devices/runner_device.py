@@ -40,7 +40,7 @@ ONE_RUN = TimingPlan(warmup_runs=1, warmup_ms=0, min_ms=0)
 
 
 class Once(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run gave, by name, and the memory that loading and running took at most, beyond the runtime's own; 0: not told."""
+    """What one run gave, by name, and the memory that it took, see ``RunnerResult.models_bytes``."""
 
     outputs: dict[str, np.ndarray]
     peak_bytes: int

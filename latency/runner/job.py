@@ -106,7 +106,7 @@ class RunnerResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def models_bytes(self) -> int:
-        """Memory that loading and running the models took at most, beyond the runtime's own; 0: not told."""
+        """Memory that loading and running the models took at most, with what the runtime brings in to run any; 0: not told."""
         return max(0, self.peak_kib - self.idle_kib) * 1024 if self.idle_kib else 0
 
 
