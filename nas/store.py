@@ -19,8 +19,9 @@ from search_spaces.architecture import Architecture
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Candidate", "Latency", "Run", "RunFolder", "check_out", "drop_torn_line", "load_run", "open_run", "write_atomic"]
+__all__ = ["BANK_FILE", "Candidate", "Latency", "Run", "RunFolder", "check_out", "drop_torn_line", "load_run", "open_run", "write_atomic"]
 
+BANK_FILE = "bank.safetensors"
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A measured latency as a row keeps it: median and 95 % interval in ms, what is wrong with it, if anything, and when it was taken."""
@@ -41,7 +42,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One finished candidate: a search proposal, a front member trained in full, or a baseline.
+    """One finished candidate: a search proposal (trained, or scored with inherited weights), a front member trained in full, or a baseline.
 
     ``status``: ``trained``; ``infeasible`` (over ``max_ms``, never trained); ``duplicate`` (answered from the
     row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split; ``test_score`` only of finals.
@@ -61,7 +62,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     latency_source: Literal["", "measured", "store", "estimate"] = ""
     score: float | None = None
     test_score: float | None = None
-    score_source: Literal["", "alone", "full", "store"] = ""
+    score_source: Literal["", "alone", "inherited", "full", "store"] = ""
     epochs: int = 0
     seconds: float = 0.0
     weights: str = ""  # path inside the run folder
