@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from nas.search import main
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ("nas.search", "nas.export", "latency.build_table")
+VERBS = ("nas.search", "nas.export", "nas.rank", "latency.build_table")
 
 
 def help_of(verb: str) -> tuple[float, str]:
