@@ -38,8 +38,11 @@ def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: S
 
 def train_run_bank(config: RunConfig, out: Path, space: SearchSpace, task: Task, console: Console) -> None:
     """Trains the bank that the candidates of the run in ``out`` inherit from, or goes on with it; a finished one is left as it is."""
+    import torch
+
     from nas.supernet import train_bank
 
+    torch.set_num_threads(1)  # as in every worker: two threads on two busy cores are several times slower than one
     plan, images, done = plan_for(config), len(task.train), 0
     total = images // min(plan.recipe.batch, images) * plan.recipe.epochs
     with console.progress(total, "steps of the bank") as tick:

@@ -53,7 +53,7 @@ def members(space: SearchSpace, head: Head) -> Iterator[Architecture]:
     )
 
 
-def some(space: SearchSpace, head: Head, count: int = 4) -> list[Architecture]:
+def some(space: SearchSpace, head: Head, count: int = 3) -> list[Architecture]:
     """The corners and a few at random."""
     rng = np.random.default_rng(0)
     return [space.decode(picks, head) for picks in (*space.corners(), *(space.sample(rng) for _ in range(count)))]
@@ -99,9 +99,8 @@ def assert_bit_equal(space: SearchSpace, head: Head, archs: list[Architecture]) 
 
 
 @pytest.mark.parametrize("text", [SPACE, BLOCKWISE], ids=["stagewise", "blockwise"])
-@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
-def test_bank_has_the_largest_tensor_that_any_member_needs_and_no_larger(text: str, head: Head, tmp_path: Path) -> None:
-    space = of_text(text, tmp_path)
+def test_bank_has_the_largest_tensor_that_any_member_needs_and_no_larger(text: str, tmp_path: Path) -> None:
+    space, head = of_text(text, tmp_path), HEADS["hidden"]
     needed: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for arch in members(space, head):
         state = build(arch, device="meta").state_dict()
@@ -110,12 +109,11 @@ def test_bank_has_the_largest_tensor_that_any_member_needs_and_no_larger(text: s
     assert bank_shapes(space, head) == {name: tuple(map(max, zip(*found, strict=True))) for name, found in needed.items()}
 
 
-@pytest.mark.parametrize("input_chw", [(3, 32, 32), (4, 1, 64)], ids=str)
 @pytest.mark.parametrize("name", SPACES)
-def test_bank_of_every_space_holds_its_corners_and_samples(name: str, input_chw: tuple[int, int, int]) -> None:
-    space = open_space(name, width=0.35, input_chw=input_chw)
+def test_bank_of_every_space_holds_its_corners_and_samples_at_full_width_and_of_signals(name: str) -> None:
+    space = open_space(name, input_chw=(4, 1, 64))
     bank = {key: torch.empty(shape, device="meta") for key, shape in bank_shapes(space, HEADS["plain"]).items()}
-    for arch in some(space, HEADS["plain"], 6):
+    for arch in some(space, HEADS["plain"], 2):
         state = build(arch, device="meta").state_dict()
         assert {key: view.shape for key, view in views(bank, arch).items()} == {key: state[key].shape for key in named(arch)}
 

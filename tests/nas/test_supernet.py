@@ -151,6 +151,7 @@ def test_every_size_of_network_learns(given: tuple[SearchSpace, Task], tmp_path:
     assert np.median(scores[2:]) > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["average", "labels"])
 def test_other_teachers_teach_too(given: tuple[SearchSpace, Task], tmp_path: Path, teacher: str) -> None:
     space, task = given
