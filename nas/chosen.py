@@ -33,4 +33,6 @@ def chosen(run: Run, ids: Sequence[str]) -> list[Candidate]:
         if len(hits) > 1:
             raise NasError(f"{wanted} begins {len(hits)} ids; say more of it")
         found += hits
+    if bare := next((r for r in found if not r.weights), None):
+        raise NasError(f"{bare.id} has no weights of its own: it was scored with inherited ones, and only the front was trained")
     return found

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import msgspec
 
 from nas.errors import InvalidConfig
-from nas.recipe import Recipe
+from nas.recipe import BankPlan, Recipe
 
 __all__ = ["RESUMABLE", "RunConfig", "config_from_file", "parse_duration_s"]
 
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
-FILE_ONLY = frozenset({"round_size", "overlap", "recipe"})
+FILE_ONLY = frozenset({"round_size", "overlap", "recipe", "bank"})
 RESUMABLE = frozenset({"trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh"})
 """Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched.
 
@@ -45,6 +45,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     target_ms: float | None = None  # T of the MnasNet reward
     w: float | None = None  # exponent of soft (-0.07), weight of abs (-0.10)
     max_ms: float | None = None  # candidates above are rejected before training
+    evaluate: Literal["alone", "inherited"] = "alone"  # train each candidate, or score it with weights from a bank that is trained once
+    bank_epochs: int = 30  # of that bank
     epochs: int = 5  # proxy training of each candidate (MnasNet §5: 5)
     final_epochs: int = 30  # full recipe of front and baselines
     trials: int = 100  # candidates to train (rejected and repeated ones cost next to nothing and come on top)
@@ -61,6 +63,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     overlap: Literal["auto", "on", "off"] = "auto"  # measure while workers train; auto: from 4 cores on
     seed: int = 0
     recipe: Recipe = Recipe()  # of both; its own `epochs` is replaced by the two above
+    bank: BankPlan = BankPlan()  # of the bank; its recipe's own `epochs` is replaced by bank_epochs
 
     def __post_init__(self) -> None:
         for rule, holds in self._rules().items():
@@ -68,7 +71,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 raise InvalidConfig(rule)
 
     def _rules(self) -> dict[str, bool]:
-        positive = ("width", "threads", "epochs", "final_epochs", "trials", "round_size", "front_size", "baseline_widths")
+        positive = ("width", "threads", "epochs", "bank_epochs", "final_epochs", "trials", "round_size", "front_size", "baseline_widths")
         optional = ("target_ms", "max_ms", "budget_s", "workers", "image_size", "train_images")
         rules = {f"{_flag(k)} must be a positive number, got {getattr(self, k)}": 0 < getattr(self, k) < math.inf for k in positive}
         given = {k: getattr(self, k) for k in optional if getattr(self, k) is not None}
@@ -148,6 +151,7 @@ def _with_hint(message: str) -> str:
 
     unknown = re.search(r"unknown field `(\w+)`", message)
     fields = RunConfig.__struct_fields__ + (Recipe.__struct_fields__ if "recipe" in message else ())
+    fields += BankPlan.__struct_fields__ if "bank" in message else ()
     near = difflib.get_close_matches(unknown[1], fields, n=1) if unknown else []
     return f"{message}; did you mean {near[0]!r}?" if near else message
 

@@ -1,4 +1,4 @@
-"""Work that a worker does: train one architecture and score it. Values go in, values come out; weights go to a file."""
+"""Work that a worker does: train one architecture and score it, or score it with weights from a bank. Values go in, values come out."""
 
 import errno
 import time
@@ -13,19 +13,20 @@ import msgspec
 from nas.calibration import Calibration
 from nas.config import RunConfig
 from nas.lesson import LessonJob
-from nas.recipe import Recipe
+from nas.recipe import BankPlan, Recipe
 from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
-__all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "Stages", "open_config_task", "recipe_for", "run_job"]
+__all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "Stages", "open_config_task", "plan_for", "recipe_for", "run_job"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One network to train. ``weights`` is where its weights go; ``test`` asks for one score on the test split too; ``lesson`` distils.
 
     ``init`` is a file of weights to begin with; "": drawn by the seed. With ``part`` it is trained on part of the training images and
-    scored on another part of them; None: trained on all of them, scored on valid.
+    scored on another part of them; None: trained on all of them, scored on valid. With ``bank``, a finished bank's file, nothing is
+    trained: the network is scored with the weights that it inherits.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     init: str = ""
     part: Part | None = None
     lesson: LessonJob | None = None
+    bank: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,16 @@ class Stages:
 
 def recipe_for(config: RunConfig, epochs: int) -> Recipe:
     """The configuration's recipe at ``epochs``, its warm-up no longer than half of them."""
-    return msgspec.structs.replace(config.recipe, epochs=epochs, warmup_epochs=min(config.recipe.warmup_epochs, epochs / 2))
+    return _at(config.recipe, epochs)
+
+
+def plan_for(config: RunConfig) -> BankPlan:
+    """The configuration's plan for a bank at ``bank_epochs``, its warm-up no longer than half of them."""
+    return msgspec.structs.replace(config.bank, recipe=_at(config.bank.recipe, config.bank_epochs))
+
+
+def _at(recipe: Recipe, epochs: int) -> Recipe:
+    return msgspec.structs.replace(recipe, epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs / 2))
 
 
 def open_config_task(config: RunConfig) -> Task:
@@ -122,13 +133,13 @@ def open_config_task(config: RunConfig) -> Task:
 
 
 def run_job(job: Job, task: Task, clock: Callable[[], float] = time.monotonic) -> Outcome:
-    """Trains, scores and stores one network on this process's device; whatever it raises becomes the outcome's ``error``.
+    """Trains, scores and stores one network (or only scores it) on this process's device; what it raises becomes ``error``.
 
     The seed fixes initial weights, order and augmentation. Interrupts pass through.
     """
     started = clock()
     try:
-        done = _train(job, task)
+        done = _inherited(job, task) if job.bank else _train(job, task)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return Outcome(key=job.key, stop=f"{job.weights}: {error.strerror}; free some, and the same command goes on from there")
@@ -162,3 +173,12 @@ def _train(job: Job, task: Task) -> Outcome:
         test_calibration=tested.calibration if tested else None, story=lesson.story if lesson else "",
         terms={name: tuple(round(mean, 6) for mean in means) for name, means in result.terms.items()},
     )  # fmt: skip
+
+
+def _inherited(job: Job, task: Task) -> Outcome:
+    import torch
+
+    from nas.inherited import inherited_score, kept_bank
+
+    bank = kept_bank(job.bank, "cuda" if torch.cuda.is_available() else "cpu")
+    return Outcome(key=job.key, score=inherited_score(bank, job.arch, task))

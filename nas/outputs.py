@@ -209,7 +209,7 @@ def _shown(row: Mapping[Hashable, Any]) -> tuple[str, ...]:  # Any: a frame's ce
 
 
 def _epochs(number: int) -> str:
-    return f"{number} epoch{'s' * (number != 1)}"
+    return f"{number} epoch{'s' * (number != 1)}" if number else "weights inherited"
 
 
 def _series(axes: "Axes", rows: Sequence[Candidate], label: str, **style: str) -> None:

@@ -31,6 +31,7 @@ from nas.jobs import Done, Stages, open_config_task
 from nas.measuring import Meter
 from nas.proposals import Proposals
 from nas.rounds import SearchRounds
+from nas.run_bank import scored, search_seconds, train_run_bank
 from nas.samplers import SAMPLERS
 from nas.store import Candidate, RunFolder, check_out, open_run, write_atomic
 from nas.tasks.task import Task
@@ -193,6 +194,8 @@ def _measured(bench: Bench, tried: list[dict[str, Pick]]) -> list[Measurement | 
 def _run(bench: Bench, folder: RunFolder) -> tuple[list[Candidate], list[Candidate]]:
     """Searches, then trains the front and its baselines in full; gives the search's rows and the finals'."""
     speed = _announce(bench, folder)
+    if bench.config.evaluate == "inherited" and scored(folder.rows) < bench.config.trials:
+        train_run_bank(bench.config, bench.out, bench.space, bench.task, bench.console)
     with contextlib.ExitStack() as lines:
         rounds = _open_search(bench, folder, speed, lines)
         opened: list[FinalJobs] = []
@@ -215,7 +218,8 @@ def _run(bench: Bench, folder: RunFolder) -> tuple[list[Candidate], list[Candida
 
 def _open_search(bench: Bench, folder: RunFolder, speed: Speed, lines: contextlib.ExitStack) -> SearchRounds:
     config = bench.config
-    tick = lines.enter_context(bench.console.progress(config.trials, "candidates trained"))
+    what = "candidates trained" if config.evaluate == "alone" else "candidates scored"
+    tick = lines.enter_context(bench.console.progress(config.trials, what))
     images = len(bench.task.train)
 
     def reserve_s(rounds: SearchRounds) -> float:
@@ -242,19 +246,23 @@ def _announce(bench: Bench, folder: RunFolder) -> Speed:
     rng = np.random.default_rng(config.seed)
     samples = [bench.space.decode(bench.space.sample(rng), task.head) for _ in range(3)]
     speed = measured_speed(samples, task, config.recipe.batch)
-    each = sum(speed.seconds(a, len(task.train), config.epochs) for a in samples) / len(samples)
+    bank_s, each = search_seconds(config, bench.space, task, samples, speed)
     size = bench.space.size()
     bench.meter.learn_spread([emit(a) for a in samples])
-    done = sum(r.stage == "search" and r.score is not None and r.duplicate_of is None for r in folder.rows)
+    done = scored(folder.rows)
     if folder.rows:
-        say(f"taking up {bench.out}: {done} of {config.trials} candidates are trained")
+        say(f"taking up {bench.out}: {done} of {config.trials} candidates are {'trained' if config.evaluate == 'alone' else 'scored'}")
     say(f"space    {bench.space.name} x{config.width:g} at {task.input_chw[1]} px: {size.distinct:.3g} networks ({size.raw:.3g} raw picks)")
     say(f"data     {task.data}: {len(task.classes)} classes, {len(task.train):,} training and {len(task.valid):,} validation images")
     say(f"device   {bench.device.info().name}, {config.threads} thread{'s' * (config.threads > 1)}, batch 1")
     left = max(0, config.trials - done)
-    say(f"plan     train {left} candidates for {config.epochs} epochs (~{duration(each)} each, {bench.workers} at a time),")
+    if config.evaluate == "inherited":
+        say(f"plan     train one bank of weights for {config.bank_epochs} epochs (~{duration(bank_s)} from the beginning),")
+        say(f"         score {left} candidates with weights from it (~{duration(each)} each, {bench.workers} at a time),")
+    else:
+        say(f"plan     train {left} candidates for {config.epochs} epochs (~{duration(each)} each, {bench.workers} at a time),")
     say(f"         then up to {config.front_size} of the front, and baselines beside it, for {config.final_epochs} epochs")
-    total = left * each / bench.workers + _final_seconds(bench, _stand_ins(samples), speed) + STARTING_S
+    total = bank_s * bool(left) + left * each / bench.workers + _final_seconds(bench, _stand_ins(samples), speed) + STARTING_S
     limit = f", stopped in time for {duration(config.budget_s)}" if config.budget_s else ""
     say(f"time     ~{duration(total)} in all{limit}; Ctrl-C keeps what is finished")
     return speed
@@ -328,7 +336,8 @@ def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> Non
     device = bench.device.info()
     outputs.write_front(finals, out / "front.csv")
     where = f"{device.name}, {device.runtime}, {config.threads} thread{'s' * (config.threads > 1)}"
-    outputs.draw_front(rows, finals, out / "front.png", device=where, epochs=(config.epochs, config.final_epochs))
+    proxy_epochs = config.epochs if config.evaluate == "alone" else 0
+    outputs.draw_front(rows, finals, out / "front.png", device=where, epochs=(proxy_epochs, config.final_epochs))
     outputs.draw_calibration(finals, out / "reliability.png")
     conditions = {
         "asked": {"trials": config.trials, "budget_s": config.budget_s},

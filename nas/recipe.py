@@ -1,4 +1,4 @@
-"""Recipe: every knob of one training run, with its unit and its default, once."""
+"""Recipe: every knob of one training run, with its unit and its default, once; BankPlan: those of shared weights beside it."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import msgspec
 
 from nas.errors import InvalidConfig
 
-__all__ = ["Recipe"]
+__all__ = ["BankPlan", "Recipe"]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,3 +58,19 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "dropout must be at least 0 and below 1": 0 <= self.dropout < 1,
             "clip_norm must be at least 0": self.clip_norm >= 0,
         }
+
+
+class BankPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a bank of shared weights is trained: each step runs the space's largest network, its smallest, and ``randoms`` others.
+
+    The largest learns from the labels. ``teacher`` of the others: ``largest``, its logits in that step; ``average``, those of the
+    largest network with the moving average of the bank's weights (one forward pass more); ``labels``, none.
+    """
+
+    randoms: int = 2
+    teacher: Literal["largest", "average", "labels"] = "largest"
+    recipe: Recipe = Recipe(epochs=30)
+
+    def __post_init__(self) -> None:
+        if self.randoms < 0:
+            raise InvalidConfig(f"bank: randoms must be at least 0, got {self.randoms}")

@@ -17,7 +17,7 @@ from nas.measuring import Meter, Priced
 from nas.proposals import Proposals
 from nas.samplers import proposal_seed
 from nas.screening import near_the_front
-from nas.store import Candidate, RunFolder, by_number
+from nas.store import BANK_FILE, Candidate, RunFolder, by_number
 from search_spaces.architecture import Head
 from search_spaces.space import SearchSpace
 
@@ -95,11 +95,11 @@ class SearchRounds:
         if outcome.error:
             row = msgspec.structs.replace(draft, status="failed", error=outcome.error, seconds=outcome.seconds)
         else:
-            weights = str(Path(job.weights).relative_to(self._folder.path.resolve()))
+            weights = "" if job.bank else str(Path(job.weights).relative_to(self._folder.path.resolve()))
             row = msgspec.structs.replace(
-                draft, status="trained", score=outcome.score, score_source="alone", seconds=outcome.seconds, weights=weights,
-                calibration=outcome.calibration and msgspec.structs.replace(outcome.calibration, bins=()),
-            )
+                draft, status="trained", score=outcome.score, score_source="inherited" if job.bank else "alone", seconds=outcome.seconds,
+                weights=weights, calibration=outcome.calibration and msgspec.structs.replace(outcome.calibration, bins=()),
+            )  # fmt: skip
         self._store(row)
         self._answer_twins(row)
 
@@ -160,7 +160,7 @@ class SearchRounds:
     def _draft(self, number: int, picks: Mapping[str, str | int | float]) -> Candidate:
         return Candidate(
             stage="search", status="failed", arch=self._space.decode(picks, self._head), number=number, picks=dict(picks),
-            seed=proposal_seed(self.config.seed, number), epochs=self.config.epochs,
+            seed=proposal_seed(self.config.seed, number), epochs=self.config.epochs if self.config.evaluate == "alone" else 0,
         )  # fmt: skip
 
     def _repeated(self, draft: Candidate) -> bool:
@@ -203,8 +203,12 @@ class SearchRounds:
             raise Stopped(f"{FAILURES_IN_A_ROW} candidates in a row failed, the last with: {reason}; tracebacks are in candidates.jsonl")
 
     def _job(self, row: Candidate) -> Job:
-        weights = self._folder.path.resolve() / "weights" / f"{row.id}.safetensors"
-        return Job(key=row.id, arch=row.arch, recipe=recipe_for(self.config, self.config.epochs), seed=row.seed, weights=str(weights))
+        folder = self._folder.path.resolve()
+        return Job(
+            key=row.id, arch=row.arch, recipe=recipe_for(self.config, self.config.epochs), seed=row.seed,
+            weights=str(folder / "weights" / f"{row.id}.safetensors"),
+            bank=str(folder / BANK_FILE) if self.config.evaluate == "inherited" else "",
+        )  # fmt: skip
 
     def _store(self, row: Candidate) -> None:
         assert row.number is not None, "the search stores proposals"

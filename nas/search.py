@@ -32,6 +32,9 @@ FLAGS = (
     click.option("--target-ms", type=float, help="T of the rewards soft, hard and abs."),
     click.option("--w", type=float, help="Exponent of soft, weight of abs.  [-0.07, -0.10]"),
     click.option("--max-ms", type=float, help="Reject slower candidates before training them."),
+    click.option("--evaluate", type=click.Choice(["alone", "inherited"]), help="Train each candidate for --epochs, or score it with "
+                 "weights from one bank that is trained for --bank-epochs.  [alone]"),
+    click.option("--bank-epochs", type=int, help="Epochs of the bank of --evaluate inherited.  [30]"),
     click.option("--epochs", type=int, help="Epochs of each candidate.  [5]"),
     click.option("--final-epochs", type=int, help="Epochs of the front and the baselines.  [30]"),
     click.option("--trials", type=int, help="Candidates to train.  [100]"),

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Candidate", "Latency", "Run", "RunFolder", "append_rows", "check_out", "drop_torn_line", "load_run", "open_run", "write_atomic",
+    "BANK_FILE", "Candidate", "Latency", "Run", "RunFolder", "append_rows", "check_out", "drop_torn_line", "load_run", "open_run",
+    "write_atomic",
 ]  # fmt: skip
+
+BANK_FILE = "bank.safetensors"
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +48,8 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One finished candidate: a search proposal, a step of a refinement, a network trained in full, a baseline, or one of these distilled.
+    """One finished candidate: a search proposal (trained, or scored with inherited weights), a step of a refinement, a network trained in
+    full, a baseline, or one of these distilled.
 
     ``status``: ``trained``; ``infeasible`` (over ``max_ms``, never trained); ``duplicate`` (answered from the
     row of ``duplicate_of``); ``failed`` (``error`` holds the traceback). ``score`` is of the valid split, of a
@@ -67,7 +71,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     latency_source: Literal["", "measured", "store", "estimate"] = ""
     score: float | None = None
     test_score: float | None = None
-    score_source: Literal["", "alone", "full", "store", "short", "tuned"] = ""
+    score_source: Literal["", "alone", "inherited", "full", "store", "short", "tuned"] = ""
     epochs: int = 0
     seconds: float = 0.0
     weights: str = ""  # path inside the run folder

@@ -12,15 +12,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nas.augment import cutout, gather
 from nas.calibration import Calibration
 from nas.errors import Diverged
 from nas.evaluate import Judged, judge
+from nas.feed import Feed
 from nas.models.network import Network
 from nas.recipe import Recipe
-from nas.tasks.task import Split, Task
+from nas.tasks.task import Task
 
-__all__ = ["Batch", "Epoch", "Fit", "Lesson", "fit", "learning_rate", "parameter_groups", "precision"]
+__all__ = ["Batch", "Epoch", "Fit", "Lesson", "fit", "learning_rate", "parameter_groups", "precision", "seeded"]
 
 CHECK_STEPS_CUDA = 50  # asking the GPU for the loss makes it wait, so not at every step
 
@@ -104,7 +104,7 @@ def fit(
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     criterion = loss or partial(task.loss, label_smoothing=recipe.label_smoothing)
     began = time.perf_counter()
-    with _seeded(seed, place):
+    with seeded(seed, place):
         module.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
         run = _Run(module, task, recipe, criterion, place, torch.Generator(place).manual_seed(seed), lesson)
         losses, scores, trained_seconds = run.epochs(on_epoch)
@@ -156,7 +156,7 @@ def _gains_from_bf16(device: torch.device) -> bool:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Global randomness (dropout) seeded and convolutions deterministic inside, everything as before outside."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
@@ -171,13 +171,9 @@ class _Run:
         self, module: nn.Module, task: Task, recipe: Recipe, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device,
         generator: torch.Generator, lesson: Lesson | None,
     ) -> None:  # fmt: skip
-        split = task.load("train")
         self.module, self.task, self.recipe, self.loss, self.device, self.generator = module, task, recipe, loss, device, generator
-        self.data = Split(x=split.x.to(device), y=split.y.to(device))
-        self.normalise = task.normaliser(device)
-        self.flip = task.flip if recipe.flip == "auto" else recipe.flip
-        self.batch = min(recipe.batch, len(split))
-        self.epoch_steps = len(split) // self.batch
+        self.feed = Feed(task, recipe, device)
+        self.data, self.batch, self.epoch_steps = self.feed.data, self.feed.batch, self.feed.epoch_steps
         self.steps = self.epoch_steps * recipe.epochs
         self.step = 0
         self.bf16 = precision(recipe, device) == "bf16"
@@ -214,7 +210,7 @@ class _Run:
     def _epoch(self) -> float:
         for part in self.parts:
             part.train()
-        order = torch.randperm(len(self.data), device=self.device, generator=self.generator)
+        order = self.feed.order(self.generator)
         total = torch.zeros((), device=self.device)
         self.sums = {}
         check = 1 if self.device.type == "cpu" else CHECK_STEPS_CUDA
@@ -240,10 +236,7 @@ class _Run:
     def _train(self, index: Tensor) -> Tensor:
         """One step on the images at ``index``; its loss, detached and left on the device."""
         recipe = self.recipe
-        raw = gather(self.data.x, index, crop_pixels=recipe.crop_pixels, flip=self.flip, generator=self.generator)
-        x = self.normalise(raw)
-        if recipe.cutout_pixels:
-            x = cutout(x, recipe.cutout_pixels, self.generator)
+        x = self.feed.images(index, self.generator)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step, self.steps)
         loss = self._loss(x, self.data.y[index])

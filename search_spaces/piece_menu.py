@@ -1,5 +1,6 @@
-"""Every distinct piece that the picks of a space can reach: what a latency table of the space has to hold."""
+"""Every distinct piece, and every distinct block of a place, that the picks of a space can reach."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -8,7 +9,7 @@ import msgspec
 from search_spaces.architecture import Block, Head, Piece, Shape
 from search_spaces.stage import PlacedStage, layers
 
-__all__ = ["reachable_pieces"]
+__all__ = ["reachable_blocks", "reachable_pieces"]
 
 
 def reachable_pieces(
@@ -56,3 +57,20 @@ def _blocks(placed: PlacedStage, shapes: Sequence[Shape]) -> Iterator[tuple[Bloc
             _, height, width = shapes[0]
             inside = out_ch, -(-height // placed.stride), -(-width // placed.stride)
             yield from ((placed.block(kind, out_ch, out_ch, 2), inside) for kind in kinds)
+
+
+def reachable_blocks(stem: Block, stages: Sequence[PlacedStage], last: Callable[[int], Sequence[Block]]) -> dict[str, tuple[Block, ...]]:
+    """Every distinct block of each place, by the name that the place gives its blocks, in running order."""
+    found: dict[str, tuple[Block, ...]] = {stem.name: (stem,)}
+    entering = [stem.out_ch]
+    for placed in stages:
+        stage = placed.stage
+        kinds = [layer for skip in stage.skip for layer in layers(stage, skip)]
+        outs = list(dict.fromkeys(placed.out_ch(width) for width in stage.width))
+        for nth in range(1, stage.max_depth + 1):
+            ch = itertools.product(entering, outs) if nth == 1 else zip(outs, outs, strict=True)
+            blocks = dict.fromkeys(placed.block(kind, in_ch, out_ch, nth) for in_ch, out_ch in ch for kind in kinds)
+            found[next(iter(blocks)).name] = tuple(blocks)
+        entering = outs
+    tails = [last(in_ch) for in_ch in entering]
+    return found | {place[0].name: tuple(dict.fromkeys(place)) for place in zip(*tails, strict=True)}

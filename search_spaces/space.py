@@ -10,7 +10,7 @@ from search_spaces.architecture import Act, Architecture, Block, Head, Piece, Sh
 from search_spaces.corners import corner
 from search_spaces.encode import encode_stages
 from search_spaces.errors import InvalidArchitecture, InvalidSpace, UnknownName
-from search_spaces.piece_menu import reachable_pieces
+from search_spaces.piece_menu import reachable_blocks, reachable_pieces
 from search_spaces.size import SpaceSize, count_distinct
 from search_spaces.stage import MAX_CH, MAX_KERNEL, Pick, Picks, PlacedStage, SeRule, Stage, scaled
 
@@ -140,6 +140,10 @@ class SearchSpace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def pieces(self, head: Head) -> tuple[Piece, ...]:
         """Every distinct piece of every member, each once: what a latency table has to hold."""
         return reachable_pieces(self._stem(), self._placed(), self._last, self._with_hidden(head), self.input_chw)
+
+    def block_menus(self) -> dict[str, tuple[Block, ...]]:
+        """Every distinct block that members have in each place, by its name ("stem", "s2b1", "last"), in running order."""
+        return reachable_blocks(self._stem(), self._placed(), self._last)
 
     def corners(self) -> tuple[dict[str, Pick], dict[str, Pick]]:
         """Picks of the (smallest, largest) member: fewest (most) channels and blocks, then weights in each block."""

@@ -15,7 +15,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 LINES = 400
 
 OURS = {"search_spaces": {"search_spaces"}, "latency": {"latency", "search_spaces"}, "nas": set(PACKAGES)}
-NAS_VERBS = {f"nas/{name}.py" for name in ("search", "export", "refine", "distill", "report")}
+NAS_VERBS = {f"nas/{name}.py" for name in ("search", "export", "rank", "refine", "distill", "report")}
 VERBS = NAS_VERBS | {f"latency/{name}.py" for name in ("profile", "build_table", "estimate")}
 ONLY_IN = {  # a module, and the only files (or folders, ending in /) that may import it
     "torch": ("nas/",),

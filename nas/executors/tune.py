@@ -85,8 +85,13 @@ class Queue(Searcher):
             self._finish(trial_id, (result or {}).get("outcome"))
 
     def lost(self, trial_id: str) -> None:
-        """The trial ended without an outcome: its worker died."""
-        self._finish(trial_id, None)
+        """The trial ended without an outcome: its worker died. A score by inheritance takes a second, and is tried once more."""
+        job = self._jobs.get(trial_id)
+        if job is not None and job.bank and job.key not in self._struck:
+            self._struck.add(job.key)
+            self._again.append(self._jobs.pop(trial_id))
+        else:
+            self._finish(trial_id, None)
 
     def strike(self, reason: str) -> None:
         """Ray ended all workers: each job at work is tried once more, and fails with ``reason`` the second time."""

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 import numpy as np
 import pytest
 
-from search_spaces import SPACES, Architecture, Edge, Head, Piece, SearchSpace, Stage, open_space, pieces
+from search_spaces import SPACES, Architecture, Block, Edge, Head, Piece, SearchSpace, Stage, open_space, pieces
 
 HEAD = Head(outputs=10)
 
@@ -87,3 +88,32 @@ def test_two_thousand_networks_of_mnasnet_use_nearly_the_whole_menu_and_nothing_
 def test_mnasnet_has_fewer_pieces_than_the_plan_allows(side_px: int, count: int) -> None:
     found = open_space("mnasnet", input_chw=(3, side_px, side_px)).pieces(HEAD)
     assert len(found) == len(set(found)) == count <= 2850
+
+
+def blocks_of(networks: Iterable[Architecture]) -> dict[str, set[Block]]:
+    found: dict[str, set[Block]] = {}
+    for block in (block for network in networks for block in network.blocks):
+        found.setdefault(block.name, set()).add(block)
+    return found
+
+
+@pytest.mark.parametrize("last", [None, Edge(out_ch=32)])
+@pytest.mark.parametrize("vary", ["stage", "block"])
+def test_block_menus_are_the_blocks_of_all_members_place_by_place(vary: Literal["stage", "block"], last: Edge | None) -> None:
+    a = Stage(name="a", out_ch=16, stride=2, op=("conv", "mbconv3"), width=(0.5, 1.0), depths=(0, 1), vary=vary)
+    b = Stage(name="b", out_ch=24, op=("mbconv", "sepconv"), expand=(1.0, 2.0), se=(0.0, 0.25), skip=("pool", "none"))
+    space = of(a, b, last=last)
+    assert {name: set(menu) for name, menu in space.block_menus().items()} == blocks_of(members(space))
+
+
+def test_block_menus_follow_the_network_from_its_beginning_to_its_end() -> None:
+    deepest = SPACES["tiny"].decode(SPACES["tiny"].corners()[1], HEAD)
+    assert list(SPACES["tiny"].block_menus()) == [block.name for block in deepest.blocks]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_drawn_network_is_made_of_blocks_on_their_places_menus(name: str) -> None:
+    space, rng = open_space(name, width=0.35, input_chw=(3, 32, 32)), np.random.default_rng(0)
+    menus = {place: set(menu) for place, menu in space.block_menus().items()}
+    drawn = blocks_of(space.decode(space.sample(rng), HEAD) for _ in range(100))
+    assert all(blocks <= menus[place] for place, blocks in drawn.items())

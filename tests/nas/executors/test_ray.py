@@ -59,6 +59,14 @@ def test_killed_worker_fails_its_job_alone() -> None:
     assert "worker's process was lost" in source.outcomes["kill"].error
 
 
+def test_score_by_inheritance_whose_worker_is_killed_is_tried_once_more(tmp_path: Path) -> None:
+    source = Listed(["a", "kill once", "kill", "b"])
+    source.left[:] = [msgspec.structs.replace(job, bank="some", weights=str(tmp_path / job.key)) for job in source.left]
+    run_jobs(source, open_obedient, workers=1)
+    assert {k for k, o in source.outcomes.items() if o.error} == {"kill"}
+    assert len(source.outcomes) == 4
+
+
 def test_every_worker_killed_still_gives_every_outcome() -> None:
     source = Listed([f"kill {n}" for n in range(4)])
     run_jobs(source, open_obedient, workers=2)

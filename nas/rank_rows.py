@@ -1,0 +1,166 @@
+"""The networks of a ranking: drawn, trained alone with two seeds and scored by inheritance; rows that outlive a kill."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from latency.console import Console
+from nas.config import RunConfig
+from nas.cost import count
+from nas.errors import NasError, Stopped
+from nas.executors import EXECUTORS
+from nas.jobs import DONE, Done, Job, Outcome, open_config_task, recipe_for
+from nas.run_bank import train_run_bank
+from nas.samplers import proposal_seed
+from nas.store import BANK_FILE, drop_torn_line, open_run
+from nas.tasks.task import Task
+from search_spaces import Architecture, Head, SearchSpace, open_space
+
+__all__ = ["Ranked", "RankJobs", "Trained", "drawn", "ranked"]
+
+SEEDS = 2
+STREAM = 1_000_000_009  # not the search's proposals, nor its finals
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of ranking.jsonl: one network trained alone, with the ``nth`` seed (from 0) for ``epochs``."""
+
+    id: str
+    nth: int
+    epochs: int
+    score: float
+    seconds: float
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One network and all that it is ranked by; scores are of valid, ``alone`` one for each seed."""
+
+    id: str
+    params: int
+    macs: int
+    inherited: float
+    inherited_seconds: float
+    alone: tuple[float, ...]
+
+
+def ranked(config: RunConfig, out: Path, *, networks: int, epochs: int, console: Console) -> list[Ranked]:
+    """Draws, trains and scores what is missing in ``out``, and gives all of it.
+
+    Raises:
+        RunConflict: ``out`` holds another configuration.
+        Stopped: a training failed.
+    """
+    task = open_config_task(config)
+    space = open_space(config.space, width=config.width, input_chw=task.input_chw)
+    archs = drawn(space, task.head, networks, config.seed)
+    with open_run(out, config):
+        train_run_bank(config, out, space, task, console)
+        path = out / "ranking.jsonl"
+        jobs = RankJobs(config, out, archs, epochs, _read(path))
+        with console.progress(len(jobs), "trained alone") as tick:
+            jobs.on_row = lambda row: tick(f"{row.id} valid {row.score:.3f}")
+            if len(jobs):
+                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                EXECUTORS[config.executor](jobs, config, workers=config.workers or cores)
+        return _scored(out, archs, jobs.rows, task)
+
+
+def drawn(space: SearchSpace, head: Head, networks: int, seed: int) -> list[Architecture]:
+    """So many different networks, each pick even; of two numbers the smaller's are the first of the larger's.
+
+    Raises:
+        NasError: the space has not that many.
+    """
+    rng, found = np.random.default_rng((seed, STREAM)), dict[str, Architecture]()
+    for _ in range(100 * networks):
+        arch = space.decode(space.sample(rng), head)
+        found.setdefault(arch.id, arch)
+        if len(found) == networks:
+            return list(found.values())
+    raise NasError(f"{100 * networks} draws from {space.name} gave {len(found)} different networks; ask for fewer than {networks}")
+
+
+class RankJobs:
+    """The trainings that are missing, as a source of jobs; each row is kept as soon as it is there."""
+
+    def __init__(self, config: RunConfig, out: Path, archs: Sequence[Architecture], epochs: int, kept: Sequence[Trained]) -> None:
+        self.rows = {(row.id, row.nth): row for row in kept if row.epochs == epochs}
+        self.on_row: Callable[[Trained], None] = lambda row: None
+        self._path, self._out = out / "ranking.jsonl", 0
+        weights = out.resolve() / "weights"
+        self._jobs = {
+            f"{arch.id}-{nth}": Job(
+                key=f"{arch.id}-{nth}", arch=arch, recipe=recipe_for(config, epochs), seed=proposal_seed(config.seed, STREAM + nth),
+                weights=str(weights / f"ranking-{arch.id}-{nth}.safetensors"),
+            )
+            for nth in range(SEEDS) for arch in archs
+        }  # fmt: skip
+        self._queue = deque(key for key in self._jobs if _place(key) not in self.rows)
+
+    def __len__(self) -> int:
+        """How many trainings are left."""
+        return len(self._queue)
+
+    def next(self) -> Job | Done | None:
+        """The next training."""
+        if not self._queue:
+            return None if self._out else DONE
+        self._out += 1
+        return self._jobs[self._queue.popleft()]
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Keeps a score.
+
+        Raises:
+            Stopped: there is none; a ranking with a network missing would be another ranking.
+        """
+        self._out -= 1
+        if outcome.stop or outcome.error or outcome.score is None:
+            reason = outcome.stop or outcome.error.strip().splitlines()[-1]
+            raise Stopped(f"network {job.key} was not trained: {reason}; mend that, and the same command goes on from there")
+        name, nth = _place(job.key)
+        row = Trained(id=name, nth=nth, epochs=job.recipe.epochs, score=outcome.score, seconds=outcome.seconds)
+        with self._path.open("ab") as file:
+            file.write(msgspec.json.encode(row) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows[name, nth] = row
+        self.on_row(row)
+
+
+def _place(key: str) -> tuple[str, int]:
+    name, _, nth = key.rpartition("-")
+    return name, int(nth)
+
+
+def _read(path: Path) -> list[Trained]:
+    drop_torn_line(path)
+    try:
+        return [msgspec.json.decode(line, type=Trained) for line in path.read_bytes().splitlines()] if path.exists() else []
+    except msgspec.DecodeError as error:
+        raise NasError(f"{path}: not the rows of a ranking ({error}); remove it to train its networks again") from error
+
+
+def _scored(out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], task: Task) -> list[Ranked]:
+    from nas.inherited import inherited_score, kept_bank
+
+    bank, found = kept_bank(str(out.resolve() / BANK_FILE), "cpu"), []
+    for arch in archs:
+        began, cost = time.perf_counter(), count(arch)
+        score = inherited_score(bank, arch, task)
+        found.append(
+            Ranked(
+                id=arch.id,
+                params=cost.params,
+                macs=cost.macs,
+                inherited=score,
+                inherited_seconds=time.perf_counter() - began,
+                alone=tuple(rows[arch.id, nth].score for nth in range(SEEDS)),
+            )
+        )
+    return found

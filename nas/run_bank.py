@@ -1,0 +1,57 @@
+"""The bank of a run: trained before its search, in its folder; and what scoring candidates with it should take."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from latency.console import Console, duration
+from nas.config import RunConfig
+from nas.forecast import Speed
+from nas.jobs import plan_for
+from nas.store import BANK_FILE, Candidate
+from nas.tasks.task import Task
+from search_spaces.architecture import Architecture
+from search_spaces.space import SearchSpace
+
+__all__ = ["scored", "search_seconds", "train_run_bank"]
+
+SCORING_SHARE = 0.15  # of what training on an image takes: ONNX Runtime, and forward only
+
+
+def scored(rows: Iterable[Candidate]) -> int:
+    """How many different candidates of the search have a score."""
+    return sum(r.stage == "search" and r.score is not None and r.duplicate_of is None for r in rows)
+
+
+def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: Sequence[Architecture], speed: Speed) -> tuple[float, float]:
+    """Expected seconds for a run's bank (0 without one), and for the score of one candidate."""
+    images = len(task.train)
+    if config.evaluate == "alone":
+        return 0.0, sum(speed.seconds(a, images, config.epochs) for a in samples) / len(samples)
+
+    from nas.inherited import CALIBRATION_IMAGES, VALID_IMAGES
+
+    ends = sum(speed.seconds(space.decode(picks, task.head), 1, 1) for picks in space.corners())
+    each = sum(speed.seconds(a, 1, 1) for a in samples) / len(samples)
+    looked_at = min(CALIBRATION_IMAGES, images) + min(VALID_IMAGES, len(task.valid))
+    return (ends + config.bank.randoms * each) * images * config.bank_epochs, each * looked_at * SCORING_SHARE
+
+
+def train_run_bank(config: RunConfig, out: Path, space: SearchSpace, task: Task, console: Console) -> None:
+    """Trains the bank that the candidates of the run in ``out`` inherit from, or goes on with it; a finished one is left as it is."""
+    import torch
+
+    from nas.supernet import train_bank
+
+    torch.set_num_threads(1)  # as in every worker: two threads on two busy cores are several times slower than one
+    plan, images, done = plan_for(config), len(task.train), 0
+    total = images // min(plan.recipe.batch, images) * plan.recipe.epochs
+    with console.progress(total, "steps of the bank") as tick:
+
+        def on_step(step: int, steps: int) -> None:
+            nonlocal done
+            tick(advance=step - done)
+            done = step
+
+        fit = train_bank(space, task, plan, seed=config.seed, path=out / BANK_FILE, on_step=on_step)
+    now = f"{fit.steps - fit.began_at} of its {fit.steps} steps in {duration(fit.seconds)}"
+    console.say(f"bank     {now}; training loss of its largest networks {fit.losses[-1]:.3f}")

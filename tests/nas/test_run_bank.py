@@ -1,0 +1,38 @@
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from latency.console import open_console
+from nas.forecast import Speed
+from nas.run_bank import SCORING_SHARE, search_seconds, train_run_bank
+from tests.nas.small import opened
+from tests.nas.test_search_inherited import inheriting
+
+SECOND_AN_IMAGE = Speed(per_image_s=1.0, per_mac_s=0.0)
+
+
+def test_bank_is_expected_to_train_all_its_networks_on_every_image_of_every_epoch(tmp_path: Path) -> None:
+    given = inheriting(tmp_path, bank_epochs=3)
+    task, space = opened(given)
+    samples = [space.decode(picks, task.head) for picks in space.corners()]
+    bank_s, each_s = search_seconds(given, space, task, samples, SECOND_AN_IMAGE)
+    # the largest, the smallest and one more; 90 images to train on and 10 to validate on, all of them looked at for a score
+    assert bank_s == pytest.approx(3 * 90 * 3)
+    assert each_s == pytest.approx(100 * SCORING_SHARE)
+
+
+def test_search_that_trains_candidates_expects_no_bank(tmp_path: Path) -> None:
+    given = inheriting(tmp_path, evaluate="alone", epochs=2)
+    task, space = opened(given)
+    samples = [space.decode(picks, task.head) for picks in space.corners()]
+    assert search_seconds(given, space, task, samples, SECOND_AN_IMAGE) == (0.0, 2 * 90.0)
+
+
+def test_finished_bank_is_said_to_have_nothing_left(tmp_path: Path) -> None:
+    given, said = inheriting(tmp_path, bank_epochs=1), StringIO()
+    task, space = opened(given)
+    for _ in range(2):
+        train_run_bank(given, tmp_path, space, task, open_console(err=said))
+    assert "bank     5 of its 5 steps" in said.getvalue()
+    assert "bank     0 of its 5 steps" in said.getvalue()
