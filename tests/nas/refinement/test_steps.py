@@ -13,6 +13,7 @@ from nas.refinement.record import Tried, open_record
 from nas.refinement.steps import Steps
 from nas.store import Candidate, read_rows
 from nas.weights import load
+from search_spaces import Architecture
 from tests.nas.refinement.walks import SEED, Walk, by_size
 
 price = ByMacs().ms
@@ -217,8 +218,42 @@ def test_new_start_tries_failed_proposals_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [{"keep": "taylor"}, {"choose": "accuracy"}, {"kinds": ("bottleneck", "depth", "expansion")}])
-def test_other_rules_and_kinds_reach_the_target_too(tmp_path: Path, changed: dict[str, Any]) -> None:  # Any: values of any setting
+def test_other_rules_and_kinds_reach_the_target_too(tmp_path: Path, changed: dict[str, Any]) -> None:
     walk = Walk(tmp_path, target=0.8, **changed)
     steps = walk.steps()
     walk.go(steps)
     assert ms(steps.path[-1]) <= 0.8 * ms(steps.path[0])
+
+
+def test_device_that_runs_at_another_speed_than_at_the_start_is_corrected_for_by_the_seed(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, target=0.8, slower=1.25)
+    steps = walk.steps()
+    walk.go(steps)
+    assert "the seed takes 80 % of its latency at the start: what is measured now is corrected for that" in walk.said
+    assert ms(steps.path[-1]) == pytest.approx(1.25 * walk.measured(steps.path[-1].arch).p50_ms)
+
+
+class Sure(ByMacs):
+    """Says that MACs tell the latency to a thousandth."""
+
+    name = "the almanac"
+
+    def interval_ms(self, arch: Architecture) -> tuple[float, float]:
+        (own,) = self.ms([arch])
+        return 0.999 * own, 1.001 * own
+
+
+def test_measurement_outside_the_stated_error_rules_and_that_is_said(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, target=0.8, pricing=Sure())
+    steps = walk.steps()
+    walk.go(steps)
+    said = [line for line in walk.said if line.startswith("the almanac says ")]
+    assert said
+    assert all(line.endswith("ms: the measurement is outside its stated error, and rules") for line in said)
+    assert ms(steps.path[-1]) == walk.measured(steps.path[-1].arch).p50_ms
+
+
+def test_measurement_within_the_stated_error_is_no_news(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, target=0.8)
+    walk.go(walk.steps())
+    assert not [line for line in walk.said if "stated error" in line]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from latency import open_device
@@ -14,7 +15,7 @@ from nas.measuring import Meter
 from nas.models import build
 from nas.refinement.bench import STEP_PLAN
 from nas.refinement.part import Part
-from nas.refinement.pricing import ByMacs
+from nas.refinement.pricing import ByMacs, Pricing
 from nas.refinement.record import open_record
 from nas.refinement.settings import Refinement
 from nas.refinement.steps import Steps
@@ -44,7 +45,11 @@ def by_size(job: Job) -> Outcome:
 class Walk:
     """A refinement in a folder; opened again it goes on from what is there."""
 
-    def __init__(self, folder: Path, *, target: float = 0.7, least_ms: float = 0.0, **changed: Any) -> None:  # Any: values of any field
+    def __init__(
+        self, folder: Path, *, target: float = 0.7, least_ms: float = 0.0, pricing: Pricing | None = None, slower: float = 1.0,
+        **changed: Any,  # Any: values of any field
+    ) -> None:  # fmt: skip
+        """``slower``: the device's speed when the path began, over that of now."""
         folder.mkdir(exist_ok=True)
         self.config: RunConfig = config(folder, train_images=60)
         self.task = open_config_task(self.config)
@@ -52,7 +57,7 @@ class Walk:
         fields: dict[str, Any] = {"seed_id": SEED.id, "origin": "made up", "target_ratio": target, "delta": 0.05}
         self.settings = Refinement(**(fields | changed))
         self.said: list[str] = []
-        self.least_ms = least_ms
+        self.least_ms, self.pricing, self.slower = least_ms, pricing or ByMacs(), slower
         self.device = open_device("fake")
         self.meter = Meter(self.device, STEP_PLAN)
 
@@ -68,14 +73,16 @@ class Walk:
         seed_ms = rows[0].latency.p50_ms if rows[0].latency else 0.0
         return Steps(
             config=self.config, settings=self.settings, folder=RunFolder(path=self.out, rows=rows),
-            record=open_record(self.out, self.settings), task=self.task, meter=self.meter, pricing=ByMacs(),
+            record=open_record(self.out, self.settings), task=self.task, meter=self.meter, pricing=self.pricing,
             part=Part(held_out=18, steps=1, seed=0), target_ms=seed_ms * (self.settings.target_ratio or 1.0),
             delta_ms=self.settings.delta * seed_ms, least_ms=self.least_ms, say=self.said.append,
         )  # fmt: skip
 
     def seed_row(self) -> Candidate:
+        latency = self.measured(SEED)
+        begun = msgspec.structs.replace(latency, p50_ms=latency.p50_ms * self.slower)
         return Candidate(
-            stage="refine", status="trained", arch=SEED, seed=0, cost=count(SEED), latency=self.measured(SEED), latency_source="measured",
+            stage="refine", status="trained", arch=SEED, seed=0, cost=count(SEED), latency=begun, latency_source="measured",
             score=0.9, score_source="short", weights="weights/seed.safetensors",
         )  # fmt: skip
 
