@@ -110,9 +110,9 @@ def draw_reliability(figures: Mapping[str, Calibration], path: Path, *, title: s
     figure, grid = plt.subplots(lines, columns, figsize=(3.1 * columns, 3.3 * lines), dpi=120, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(figures) :]:
         axes.set_visible(False)
-    for axes, (name, found) in zip(grid.flat, figures.items(), strict=False):
+    for i, (axes, (name, found)) in enumerate(zip(grid.flat, figures.items(), strict=False)):
         total = sum(b.images for b in found.bins)
-        middles = [(i + 0.5) / BINS for i in range(BINS)]
+        middles = [(k + 0.5) / BINS for k in range(BINS)]
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
         axes.bar(middles, [b.images / total for b in found.bins], width=1 / BINS, color="0.85")
         shown = [b for b in found.bins if b.images]
@@ -121,6 +121,7 @@ def draw_reliability(figures: Mapping[str, Calibration], path: Path, *, title: s
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.grid(visible=True, alpha=0.25)
+        axes.tick_params(labelbottom=i + columns >= len(figures))  # the last panel of a column may stand above the last line
     figure.supxlabel("confidence: the largest probability", fontsize=9)
     figure.supylabel("accuracy (line), share of images (bars)", fontsize=9)
     figure.suptitle(title, fontsize=10)

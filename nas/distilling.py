@@ -33,6 +33,7 @@ from search_spaces import BASELINES
 __all__ = ["Request", "distill"]
 
 TEACHER_SEED = 2_000_000_011  # of a teacher that is trained here: none of the students'
+SUSPICIOUS = 0.995  # a teacher this good on valid has probably seen it, as one trained on all training images has
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +173,8 @@ def _compare_with_students(teacher: Teacher, students: Sequence[Candidate], task
             f"teacher {name} scores {score:.3f} on valid and guessing {guessing:.3f}: are its classes in this order, and its images "
             "normalised so (--teacher-norm)?"
         )
+    if score >= SUSPICIOUS:
+        console.warn(f"teacher {name} is hardly ever wrong on valid: was it trained on these images? Then only test tells what it is worth")
     better = [s for s in students if s.score is not None and s.score >= score]
     if better:
         best = max(better, key=lambda s: s.score or 0.0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -155,7 +156,8 @@ def _by_teacher(job: LessonJob, method: Method, weights: Weights, task: Task, re
     logits: TeacherLogits = AskedLogits(teacher)
     if job.cache:
         flip = task.flip if recipe.flip == "auto" else recipe.flip
-        views = lesson_key(job.teacher, task.data_sha256, seed, recipe.crop_pixels, recipe.cutout_pixels, flip, recipe.batch, recipe.epochs)
+        who = msgspec.structs.replace(job.teacher, name="", weights="")  # its hash says what it is, wherever it lies
+        views = lesson_key(who, task.data_sha256, seed, recipe.crop_pixels, recipe.cutout_pixels, flip, recipe.batch, recipe.epochs)
         logits = StoredLogits(teacher, Path(job.cache), views, len(task.classes))
     return TaughtByTeacher(job.config.loss, method.module(**job.config.options), logits, weights)
 

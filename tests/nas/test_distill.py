@@ -246,3 +246,10 @@ def test_published_network_has_no_weights_to_start_from(run: Path) -> None:
     done = distilled(run, "--loss", "plain", "--model", "mobilenet_v2@0.1", "--start", "run")
     assert done.exit_code == 2
     assert "--start run wants weights of the run" in done.stderr
+
+
+def test_teacher_that_is_never_wrong_is_suspected_of_having_seen_the_images(run: Path, tmp_path: Path) -> None:
+    # the classes are three colours: eight epochs teach them to this network whatever its seed
+    done = distilled(run, "--teacher", "train:resnet20", "--teacher-epochs", "8", "--loss", "kd", "--model", student(run))
+    assert done.exit_code == 0, done.output
+    assert "was it trained on these images?" in done.stderr
