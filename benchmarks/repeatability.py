@@ -102,7 +102,8 @@ def main() -> None:
                     with leased("local", wait_s=WAIT_S, say=open_console().warn):  # the plain scripts want it too
                         rows += one_run(condition, run, models, publish)
                     print(f"{condition}: run {run + 1} of {given.runs}", file=sys.stderr, flush=True)
-            write(rows, loads, publish, given.out, f"--runs {given.runs} --max-ms {given.max_ms:g}")
+            flags = f"--runs {given.runs} --max-ms {given.max_ms:g} --network {' '.join(map(str, given.network))}"
+            write(rows, loads, publish, given.out, flags)
     print((given.out / "repeatability.md").read_text())
 
 

@@ -81,11 +81,11 @@ def row(arch: Architecture, space: SearchSpace, task: Task, given: argparse.Name
         began = time.perf_counter()
         for index in order:
             training.train(index, [arch])
-        return (time.perf_counter() - began) / given.steps
+        return float((time.perf_counter() - began) / given.steps)
 
     def alone() -> float:
         done = fit(build(arch), task, recipe, seed=0, device="cpu")
-        return given.batch / done.images_per_second
+        return float(given.batch / done.images_per_second)
 
     sides: Mapping[str, Callable[[], float]] = {"bank": in_bank, "alone": alone}
     seconds = timed(sides, given.rounds)

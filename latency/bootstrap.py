@@ -1,5 +1,6 @@
 """Intervals of medians by resampling whole rounds, and whole processes above them; exact, seeded, in milliseconds."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 __all__ = ["RESAMPLES", "interval", "resampled_medians", "two_level"]
 
 RESAMPLES = 2000
+FEW = 8  # processes, below which drawing from them tells too little
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -41,11 +43,22 @@ def resampled_medians(values: Floats, rounds: Ints, rng: np.random.Generator) ->
 
 
 def two_level(medians: Sequence[Floats], rng: np.random.Generator) -> Floats:
-    """``RESAMPLES`` medians over processes drawn with replacement, given the resampled medians of each process."""
-    if len(medians) == 1:
+    """``RESAMPLES`` medians over processes drawn with replacement, given the resampled medians of each process.
+
+    Fewer than ``FEW`` processes drawn so never leave the range of what was seen: of three, their range would hold the true median three
+    times in four. So in their place come draws from Student's t about the median of the processes, whose standard error is that
+    of a mean times √(π/2).
+    """
+    count = len(medians)
+    if count == 1:
         return medians[0]
-    shape = RESAMPLES, len(medians)
-    process, draw = rng.integers(0, len(medians), shape), rng.integers(0, RESAMPLES, shape)
+    if count < FEW:
+        own, within = np.array([np.median(m) for m in medians]), float(np.mean([m.std() for m in medians]))
+        between = float(own.std(ddof=1))
+        draws = between * rng.standard_t(count - 1, RESAMPLES) if between > within else within * rng.standard_normal(RESAMPLES)
+        return np.asarray(np.median(own) + draws * math.sqrt((math.pi / 2 if count > 2 else 1) / count))
+    shape = RESAMPLES, count
+    process, draw = rng.integers(0, count, shape), rng.integers(0, RESAMPLES, shape)
     return np.asarray(np.median(np.stack(medians)[process, draw], axis=1), dtype=np.float64)
 
 

@@ -42,7 +42,7 @@ def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--threads", type=int, default=1, show_default=True, help="Threads of the runtime.")
 @click.option("--fit", type=click.IntRange(min=1), default=60, show_default=True, help="Whole networks to calibrate by.")
 @click.option("--held-out", type=click.IntRange(min=1), default=40, show_default=True, help="Whole networks to judge estimates by.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the orders and the networks.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the orders and the networks.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The table.  [a name in tables/ that says what it is of]")
 @click.option("--json", "as_document", is_flag=True, help="Print JSON in place of sentences.")
 def main(

@@ -60,11 +60,12 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Latency in ms = the sum over ``TERMS`` of coefficient × the network's total, fitted to ``fitted`` networks.
 
     How good it is was found by holding some of them out of a first fit: the errors and the interval are those of that fit on them.
-    A measurement lies within a factor ``ratio_90`` of its estimate in at least 90 % of cases, as the held-out networks have it
-    (split conformal prediction; of fewer than 9 networks it is the largest factor seen). ``sum_alone`` is how the bare sum of the
-    pieces does, ``line`` how ``a + b · sum`` does, for comparison.
+    A measurement lies within a factor ``ratio_90`` of its estimate in at least 90 % of cases, as the held-out networks have it (split
+    conformal prediction); of n < 9 networks it is the largest factor seen, which holds in n of n + 1 cases (``covered``).
+    ``sum_alone`` is how the bare sum of the pieces does, ``line`` how ``a + b · sum`` does, for comparison.
     """
 
+    terms: tuple[str, ...] = ()  # of which the coefficients are; () in tables of the first version
     coefficients: tuple[float, ...]
     penalty: float
     fitted: int
@@ -72,6 +73,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     held_out: Judged
     line: Judged
     sum_alone: Judged
+
+    @property
+    def covered(self) -> float:
+        """The share of measurements that ``ratio_90`` promises."""
+        return min(COVERED, self.held_out.networks / (self.held_out.networks + 1))
 
 
 def piece_terms(piece: Piece, ms: float) -> tuple[float, ...]:
@@ -105,12 +111,14 @@ def fit_calibration(fit: tuple[Array, Array], held_out: tuple[Array, Array]) -> 
     is all.
     """
     totals, measured_ms = held_out
+    is_line = len(fit[1]) < FEWEST
     estimated_ms = estimates_ms(_fit(*fit, _best_penalty(*fit)), totals)
     line = _fit(*fit, PENALTIES[-1])
     every = np.concatenate([fit[0], totals]), np.concatenate([fit[1], measured_ms])
-    penalty = _best_penalty(*every)
+    penalty = PENALTIES[-1] if is_line else _best_penalty(*every)
+    coefficients = _factor(*every) if is_line else _fit(*every, penalty)  # what was judged, on more networks
     return Calibration(
-        coefficients=tuple(_fit(*every, penalty).tolist()), penalty=penalty, fitted=len(every[1]),
+        terms=TERMS, coefficients=tuple(coefficients.tolist()), penalty=penalty, fitted=len(every[1]),
         ratio_90=_ratio_90(estimated_ms, measured_ms), held_out=Judged.of(estimated_ms, measured_ms),
         line=Judged.of(estimates_ms(line, totals), measured_ms), sum_alone=Judged.of(totals[:, 0], measured_ms),
     )  # fmt: skip
@@ -125,14 +133,17 @@ def _fit(totals: Array, measured_ms: Array, penalty: float) -> Array:
     """Coefficients (11,) that make estimate / measurement − 1 small, the terms from ``FREE`` on held back."""
     x = np.column_stack([np.ones(len(totals)), totals])
     if len(x) < FEWEST:
-        ratio = float(np.median(measured_ms / totals[:, 0]))
-        return np.array([0.0, ratio, *[0.0] * (len(TERMS) - FREE)])
+        return _factor(totals, measured_ms)
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), np.abs(x).max(axis=0))
     scale[scale == 0] = 1
     a = x / scale / measured_ms[:, None]
     held_back = np.diag([1e-9] * FREE + [penalty] * (len(TERMS) - FREE)) * np.mean(np.sum(a * a, axis=0))
     found: Array = np.linalg.solve(a.T @ a + held_back, a.sum(axis=0)) / scale
     return found
+
+
+def _factor(totals: Array, measured_ms: Array) -> Array:
+    return np.array([0.0, float(np.median(measured_ms / totals[:, 0])), *[0.0] * (len(TERMS) - FREE)])
 
 
 def _best_penalty(totals: Array, measured_ms: Array) -> float:

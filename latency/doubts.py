@@ -39,7 +39,7 @@ def _too_few(m: "Measurement") -> str:
     if rounds >= m.plan.min_rounds and runs >= m.plan.min_samples:
         return ""
     where = f" of process {sizes.index((rounds, runs)) + 1}" if len(sizes) > 1 else ""
-    wanted = f"the plan wants {m.plan.min_samples} in {m.plan.min_rounds}: give it a larger max_ms"
+    wanted = f"the plan wants {m.plan.min_samples} in {m.plan.min_rounds}: measure with --plan publish, or a smaller model"
     return f"only {runs} runs in {rounds} rounds{where} fitted into {m.plan.max_ms:g} ms, and {wanted}"
 
 

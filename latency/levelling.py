@@ -47,12 +47,13 @@ def levelled(timings: Mapping[_Item, Sequence[tuple[Hashable, float]]]) -> dict[
 
 def _solved(own: Places, shared: Places, logs: Array, weights: Array, shape: tuple[int, int]) -> tuple[Array, Array]:
     """The items' figures and the batches' shares: the mixed model's equations with the items eliminated, one a batch."""
-    met = np.zeros(shape)
-    np.add.at(met, (own, shared), weights)
-    goes, seen = met.sum(axis=1), met.sum(axis=0)
+    from scipy import sparse
+
+    met = sparse.csr_array((weights, (own, shared)), shape=shape)
+    goes, seen = np.bincount(own, weights, minlength=shape[0]), np.bincount(shared, weights, minlength=shape[1])
     sums = np.bincount(own, weights * logs, minlength=shape[0])
     shown = np.bincount(shared, weights * logs, minlength=shape[1])
-    left = np.diag(seen + SHRINKAGE) - met.T @ (met / goes[:, None])
+    left = np.diag(seen + SHRINKAGE) - (met.T @ sparse.diags_array(1 / goes) @ met).toarray()
     shares: Array = np.linalg.solve(left, shown - met.T @ (sums / goes))
     return (sums - met @ shares) / goes, shares
 

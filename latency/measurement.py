@@ -137,9 +137,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def ci_ms(self) -> tuple[float, float]:
-        """95 % interval of the median in milliseconds: bootstrap over processes and, in them, rounds; the same at every call.
+        """95 % interval of the median in milliseconds, over processes and, in them, rounds (``two_level``); the same at every call.
 
-        Of three processes it is about the range of their medians. Of one it covers the noise within that process, and another
+        Of one process it covers the noise within that process, and another
         may differ by several per cent more: given the device's ``between_cv``, both ends are moved out to √(d² + (1.96 · cv · p50)²),
         where d is their distance from p50.
         """
@@ -228,7 +228,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @functools.cached_property
     def _interval_ms(self) -> tuple[float, float]:
         low, high = interval(two_level(self._medians, np.random.default_rng(1)), self.p50_ms * 1e6)
-        return low / 1e6, high / 1e6
+        return max(0.0, low / 1e6), high / 1e6
 
     @functools.cached_property
     def _ratio(self) -> tuple[float, float, float] | None:

@@ -17,6 +17,7 @@ from latency.store import LatencyStore
 __all__ = ["SESSIONS", "Result", "compared", "keep", "longest_s", "profile", "widened"]
 
 GROUP = 16  # models that take turns: all of them are in memory at once
+BAD = {"different": "the outputs are not those of this computer", "failed": "the outputs could not be checked"}
 SESSIONS = 3  # of a comparison: one session's lay-out of memory can favour either model
 
 
@@ -52,9 +53,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         """Reasons not to trust the figure, a sentence each."""
         if self.measurement is None:
             return (self.error,)
-        bad = {"different": "the outputs are not those of this computer", "failed": "the outputs could not be checked"}
-        found = [f"{bad[self.parity.status]}: {self.parity.text}"] if self.parity and self.parity.status in bad else []
+        found = [f"{BAD[self.parity.status]}: {self.parity.text}"] if self.parity and self.has_wrong_outputs else []
         return (*found, *self.measurement.problems())
+
+    @property
+    def has_wrong_outputs(self) -> bool:
+        """Whether the outputs were held against this computer's and are others, or could not be."""
+        return self.parity is not None and self.parity.status in BAD
 
 
 def profile(
@@ -85,8 +90,8 @@ def profile(
 
 
 def keep(results: Sequence[Result], store: LatencyStore, plan_name: str) -> None:
-    """Stores what was measured and can be trusted, the outputs among it."""
-    store.keep([m for r in results if not r.is_stored and not r.problems() for m in r.sessions], plan_name)
+    """Stores what was measured, but for models whose outputs are wrong; see ``LatencyStore.keep``."""
+    store.keep([m for r in results if not (r.is_stored or r.has_wrong_outputs) for m in r.sessions], plan_name)
 
 
 def widened(results: Sequence[Result], store: LatencyStore) -> list[Result]:

@@ -72,11 +72,12 @@ class LatencyStore:
         return found
 
     def keep(self, taken: Sequence[Measurement], plan_name: str = "") -> None:
-        """Adds measurements, those without ``problems()``; on the disk when this returns, as far as the system keeps its word.
+        """Adds measurements; on the disk when this returns, as far as the system keeps its word.
 
+        Those with ``problems()`` are never found again, but count for the spread: it would else be that of the steady ones.
         ``plan_name`` is what ``spread`` is asked for later.
         """
-        rows = [_row(m, plan_name) for m in taken if m.device.kind != "fake" and not m.problems()]
+        rows = [_row(m, plan_name) for m in taken if m.device.kind != "fake"]
         if rows:
             self._write(lambda db: _insert(db, rows))
 
@@ -101,9 +102,9 @@ class LatencyStore:
             self._db = None
 
     def _newest(self, key: tuple[str, ...], db: sqlite3.Connection) -> Measurement | None:
-        ask = f"SELECT data FROM takes WHERE {KEY} AND taken_at >= ? ORDER BY id DESC LIMIT 1"
-        row = db.execute(ask, (*key, self._oldest())).fetchone()
-        return _measurement(row[0]) if row else None
+        ask = f"SELECT data FROM takes WHERE {KEY} AND taken_at >= ? ORDER BY id DESC"
+        rows = db.execute(ask, (*key, self._oldest()))
+        return next((taken for (data,) in rows if (taken := _measurement(data)) is not None), None)
 
     def _oldest(self) -> str:
         return _iso(self._now() - timedelta(days=KEPT_DAYS))

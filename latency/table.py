@@ -15,7 +15,7 @@ from latency.levelling import levelled
 from latency.measurement import DeviceInfo
 from latency.plan import TimingPlan
 from latency.predictor import Guess, Predictor, fit_predictor
-from latency.table_record import AGAIN, Record, Timing, read
+from latency.table_record import AGAIN, Calibrated, Record, Timing, read
 from latency.table_text import command, lacking
 from search_spaces.architecture import Architecture, Piece, pieces
 
@@ -73,7 +73,8 @@ class LatencyTable:
             InvalidTable: the table is not finished.
         """
         if record.calibration is None:
-            raise InvalidTable(f"{record.path} is not finished: run {command(record)}")
+            state = "was calibrated by an earlier version" if record.of(Calibrated) else "is not finished"
+            raise InvalidTable(f"{record.path} {state}: run {command(record)}")
         self.record, self.calibration = record, record.calibration
         self.pieces_ms = pieces_ms(record)
         self._terms = {piece: piece_terms(piece, ms) for piece, ms in self.pieces_ms.items()}

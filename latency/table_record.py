@@ -182,7 +182,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def calibration(self) -> Calibration | None:
         """The last calibration that has this program's terms; None where the table is not finished, or of an earlier version."""
-        found = [row.calibration for row in self.of(Calibrated) if len(row.calibration.coefficients) == len(TERMS)]
+        found = [row.calibration for row in self.of(Calibrated) if row.calibration.terms == TERMS]
         return found[-1] if found else None
 
     @cached_property

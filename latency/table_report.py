@@ -43,7 +43,7 @@ def show(table: LatencyTable, console: Console) -> None:
     columns = ("estimate", "MAPE", "within 5 %", "within 10 %", "worst", "Spearman", "bias")
     console.table("", columns, [_row(name, judged) for name, judged in rows.items()])
     ratio = calibration.ratio_90
-    console.result(f"90 % prediction interval: from {1 / ratio - 1:+.1%} to {ratio - 1:+.1%} of the estimate")
+    console.result(f"{calibration.covered:.0%} prediction interval: from {1 / ratio - 1:+.1%} to {ratio - 1:+.1%} of the estimate")
     if table.drift is not None:
         change = f"{table.drift.size:.1%} (median), {table.drift.change:+.1%} on the whole"
         many = "1 piece" if table.drift.pieces == 1 else f"{table.drift.pieces} pieces"

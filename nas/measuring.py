@@ -126,7 +126,7 @@ class Meter:
         From then on the intervals of all latencies are as wide as that asks for: each is of one process.
         """
         if self._between_cv is None and self.device.info().kind != "fake":
-            goes = [self._measured(model_bytes(models)) for _ in range(PROCESSES)]
+            goes = [self._measured(model_bytes(models), counts=False) for _ in range(PROCESSES)]
             figures = [[t.measurement.p50_ms for t in of_one if isinstance(t, Timed)] for of_one in zip(*goes, strict=True)]
             self._between_cv = variation(figures)
 
@@ -167,11 +167,12 @@ class Meter:
         self.stored_days |= {m.taken_at[:10] for m in found.values()}
         return found
 
-    def _measured(self, models: Sequence[bytes]) -> list[Timed | Failed]:
+    def _measured(self, models: Sequence[bytes], *, counts: bool = True) -> list[Timed | Failed]:
         began = time.monotonic()
         found = _apart(self.device, models, self.plan)
-        self.spent_s += time.monotonic() - began
-        self.measured += len(models)
+        if counts:
+            self.spent_s += time.monotonic() - began
+            self.measured += len(models)
         if self._store is not None:
             self._store.keep([m for m in found if isinstance(m, Measurement)], PLAN_NAME)
         return [m if isinstance(m, Failed) else Timed(measurement=m) for m in found]

@@ -167,6 +167,7 @@ def _check_floor(bench: Bench) -> None:
     limit = bench.config.max_ms
     if limit is None:
         return
+    bench.meter.learn_spread([emit(a) for a in _samples(bench)])
     smallest, _ = bench.space.corners()
     ops = {name: menu for name, menu in bench.space.choices().items() if name.endswith(".op")}
     singles = [(name, op) for name, menu in ops.items() for op in menu if op != smallest[name]]
@@ -183,6 +184,14 @@ def _check_floor(bench: Bench) -> None:
             f"the fastest of its {len(found)} smallest networks takes {ms(floor.p50_ms, *floor.ci_ms)}; allow more, or lower --width "
             "or --image-size"
         )
+
+
+def _samples(bench: Bench) -> list[Architecture]:
+    """Three random networks of the space, the same at every start."""
+    import numpy as np
+
+    rng = np.random.default_rng(bench.config.seed)
+    return [bench.space.decode(bench.space.sample(rng), bench.task.head) for _ in range(3)]
 
 
 def _measured(bench: Bench, tried: list[dict[str, Pick]]) -> list[Measurement | None]:
@@ -238,13 +247,10 @@ def _open_search(bench: Bench, folder: RunFolder, speed: Speed, lines: contextli
 
 def _announce(bench: Bench, folder: RunFolder) -> Speed:
     """States what will be done and how long it should take, from a speed measured now."""
-    import numpy as np
-
     config, task, say = bench.config, bench.task, bench.console.say
     for note in task.notes:
         bench.console.warn(note)
-    rng = np.random.default_rng(config.seed)
-    samples = [bench.space.decode(bench.space.sample(rng), task.head) for _ in range(3)]
+    samples = _samples(bench)
     speed = measured_speed(samples, task, config.recipe.batch)
     bank_s, each = search_seconds(config, bench.space, task, samples, speed)
     size = bench.space.size()

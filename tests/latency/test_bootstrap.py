@@ -27,12 +27,30 @@ def test_one_process_is_its_own_second_level() -> None:
     assert two_level([medians], np.random.default_rng(0)) is medians
 
 
-def test_three_steady_processes_give_their_middle_one_13_times_in_27() -> None:
-    # Of three draws from {1, 2, 3} the median is 2 in 13 of 27 cases, 1 and 3 in 7 each.
-    found = two_level([np.full(RESAMPLES, v, dtype=np.float64) for v in (1, 2, 3)], np.random.default_rng(0))
-    shares = [float(np.mean(found == v)) for v in (1, 2, 3)]
-    # 2000 draws: three standard errors are 0.034.
-    assert shares == pytest.approx([7 / 27, 13 / 27, 7 / 27], abs=0.034)
+def test_eight_steady_processes_are_drawn_with_replacement() -> None:
+    # Four at 1 and four at 2: the median of eight draws is 1.5 where half of them are 2, so in 70 of 256 cases.
+    found = two_level([np.full(RESAMPLES, v, dtype=np.float64) for v in (1, 2) * 4], np.random.default_rng(0))
+    # 2000 draws: three standard errors are 0.030.
+    assert float(np.mean(found == 1.5)) == pytest.approx(70 / 256, abs=0.030)
+    assert set(found) == {1, 1.5, 2}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 7])
+def test_interval_of_few_processes_holds_the_true_median_19_times_in_20(count: int) -> None:
+    rng, held = np.random.default_rng(count), 0
+    for _ in range(600):
+        medians = 1 + 0.02 * rng.standard_normal(count)
+        low, high = interval(two_level([np.full(RESAMPLES, m) for m in medians], rng), float(np.median(medians)))
+        held += low <= 1 <= high
+    # 600 trials: three standard errors are 0.027, and the standard error of a median is taken as that of many values.
+    assert 0.923 <= held / 600 <= 0.995
+
+
+def test_processes_that_agree_are_no_closer_together_than_the_noise_within_them() -> None:
+    rng = np.random.default_rng(0)
+    low, high = interval(two_level([1 + 0.01 * rng.standard_normal(RESAMPLES) for _ in range(3)], rng), 1.0)
+    # 1.96 · 0.01 · √(π / 2 / 3) to both sides
+    assert (high - low) / 2 == pytest.approx(0.0142, rel=0.1)
 
 
 def test_interval_reaches_to_a_centre_outside_of_it() -> None:

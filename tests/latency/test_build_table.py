@@ -78,7 +78,7 @@ def test_table_is_built_and_its_errors_said(space: Path, tmp_path: Path) -> None
     menu = open_space(space, input_chw=(3, 16, 16)).pieces(Head(outputs=10))
     assert f"pieces measured: {len(menu)} of {len(menu)}" in done.stdout
     assert "calibrated on 6 whole networks and held against 4 others" in done.stdout
-    for said in ("MAPE", "within 5 %", "within 10 %", "Spearman", "90 % prediction interval", "drift: 1 piece timed"):
+    for said in ("MAPE", "within 5 %", "within 10 %", "Spearman", "80% prediction interval", "drift: 1 piece timed"):
         assert said in done.stdout
     assert f"timings left: {3 * len(menu)} of pieces, 1 of pieces once more and 30 of whole networks" in done.stderr
 

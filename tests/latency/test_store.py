@@ -97,11 +97,13 @@ def test_hash_of_a_plan_is_of_all_its_fields() -> None:
     assert plan_sha256(QUICK) != plan_sha256(TimingPlan(cores="big", block_ms=21.0))
 
 
-def test_measurement_with_problems_is_not_kept(store: LatencyStore) -> None:
+def test_measurement_with_problems_is_not_found_and_an_older_one_without_is(store: LatencyStore) -> None:
     doubtful = taken(A, noise=0.5)
     assert doubtful.problems()
     store.keep([doubtful])
     assert store.find([A], DEVICE, QUICK) == {}
+    store.keep([taken(A, 2.0), doubtful])
+    assert store.find([A], DEVICE, QUICK) == {A: taken(A, 2.0)}
 
 
 def test_old_measurement_is_forgotten(store: LatencyStore, tmp_path: Path, warned: list[str]) -> None:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from latency.calibration import Calibration, Judged
+from latency.calibration import TERMS, Calibration, Judged
 from latency.devices import open_device
 from latency.errors import InvalidTable, MissingPieces
 from latency.onnx_graph import emit
@@ -21,7 +21,9 @@ from tests.latency.tables import HEAD, SMALL, built, conditions, timing
 ARCH = SMALL.decode(SMALL.corners()[0], HEAD)
 OTHER = SMALL.decode(SMALL.corners()[1], HEAD)
 GOOD = Judged(networks=9, mape=0.01, bias=0, worst=0.02, within_5=1, within_10=1, spearman=1)
-DOUBLE = Calibration(coefficients=(0.5, 2, *[0] * 9), penalty=1, fitted=9, ratio_90=1.25, held_out=GOOD, line=GOOD, sum_alone=GOOD)
+DOUBLE = Calibration(
+    terms=TERMS, coefficients=(0.5, 2, *[0] * 9), penalty=1, fitted=9, ratio_90=1.25, held_out=GOOD, line=GOOD, sum_alone=GOOD
+)
 
 
 def rows_of(arch: Architecture, ms: float = 0.25) -> list[Row]:
@@ -272,11 +274,11 @@ def test_table_with_the_calibration_of_an_earlier_version_is_calibrated_again_by
     path = tmp_path / "t.jsonl"
     built(path)
     now = open_table(path).calibration
-    append(path, [Calibrated(calibration=msgspec.structs.replace(now, coefficients=now.coefficients[:8]))])
+    append(path, [Calibrated(calibration=msgspec.structs.replace(now, terms=now.terms[::-1]))])
     assert open_table(path).calibration == now
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:-2], lines[-1]]))
-    with pytest.raises(InvalidTable, match="not finished"):
+    with pytest.raises(InvalidTable, match="was calibrated by an earlier version"):
         open_table(path)
     built(path)
     assert open_table(path).calibration == now

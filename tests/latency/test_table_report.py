@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from latency.calibration import Calibration, Judged
+from latency.calibration import TERMS, Calibration, Judged
 from latency.console import Console, open_console
 from latency.table import LatencyTable, open_table
 from latency.table_building import Work
@@ -18,7 +18,9 @@ from tests.latency.tables import HEAD, SMALL, built, conditions, timing
 PIECES = SMALL.pieces(HEAD)[:4]
 NOW = "2026-01-02T10:00:00Z"
 FAIR = Judged(networks=5, mape=0.021, bias=-0.004, worst=0.08, within_5=0.8, within_10=1, spearman=0.992)
-GOOD = Calibration(coefficients=(0, 1, *[0] * 9), penalty=1, fitted=10, ratio_90=1.25, held_out=FAIR, line=FAIR, sum_alone=FAIR)
+GOOD = Calibration(
+    terms=TERMS, coefficients=(0, 1, *[0] * 9), penalty=1, fitted=10, ratio_90=1.25, held_out=FAIR, line=FAIR, sum_alone=FAIR
+)
 
 
 def rows(go: int, timings: list[Timing]) -> list[Row]:
@@ -55,7 +57,7 @@ def test_errors_and_the_interval_are_shown(tmp_path: Path) -> None:
     out, err = shown(tmp_path / "t.jsonl", *rows(0, [timing(1.0)] * 4))
     assert "pieces measured: 4 of" in out
     assert "calibrated   2.1%         80%         100%   8.0%     0.992  -0.4%" in out
-    assert "90 % prediction interval: from -20.0% to +25.0% of the estimate" in out
+    assert "83% prediction interval: from -20.0% to +25.0% of the estimate" in out
     assert "warning" not in err
 
 
