@@ -29,7 +29,7 @@ SERIES = {  # of the rows with a full training: label, colour, marker, line
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is to show: the path with the seed first, the full trainings with latencies measured side by side."""
+    """What there is to show: the path with the seed first, and the full trainings, all latencies measured side by side."""
 
     path: tuple[Candidate, ...]
     finals: tuple[Candidate, ...]

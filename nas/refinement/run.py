@@ -1,6 +1,7 @@
 """A refinement from end to end: the seed, the path, the full trainings, the report."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +18,15 @@ from nas.cost import count
 from nas.errors import Stopped
 from nas.evaluate import evaluate
 from nas.executors import EXECUTORS
-from nas.finals import final_plan
+from nas.finals import Baseline, final_plan
 from nas.jobs import Done, JobSource, Stages, open_config_task
 from nas.models import Network, build
 from nas.refinement.bench import Bench, open_bench, refuse_impossible
+from nas.refinement.beside import timed_beside
 from nas.refinement.carry import matched
 from nas.refinement.longer import Full, FullTrainings
 from nas.refinement.part import parted
 from nas.refinement.planning import say_plan, say_seed_training
-from nas.refinement.pricing import anchored
 from nas.refinement.record import Record, check_settings, open_record
 from nas.refinement.report import Report, draw, show, write_csv
 from nas.refinement.scaling import scaled_to
@@ -185,33 +186,51 @@ def _wanted(bench: Bench, steps: Steps) -> list[Full]:
     if len(path) == 1:
         raise Stopped("no step was possible, so there is nothing to train in full")
     members = [path[i] for i in pareto.spread(range(len(path)), bench.settings.members + 1)[1:]]
-    estimate = anchored(bench.pricing.ms, bench.seed.arch, bench.seed_latency.p50_ms)
-    relatives = scaled_to(bench.seed.arch, [r.latency.p50_ms for r in members if r.latency], estimate)
+    relatives = _relatives(bench, path[0], members)
     return [
         Full(arch=last.arch, parent_id=last.parent_id, init=bench.out / last.weights),
         Full(arch=bench.seed.arch, label=SEED_LABEL),
         *(Full(arch=r.arch, parent_id=r.parent_id) for r in members),
-        *(Full(arch=arch, label=f"seed x{factor:g}") for factor, arch in relatives),
+        *(Full(arch=b.arch, label=b.label) for b in relatives),
     ]
 
 
+def _relatives(bench: Bench, seed: Candidate, members: Sequence[Candidate]) -> list[Baseline]:
+    """The seed at widths that take as long as the members; chosen once and kept, so that a resumed run trains the same ones."""
+    kept = outputs.kept_baselines(bench.out, members)
+    if kept is not None:
+        return kept
+
+    def measure(archs: Sequence[Architecture]) -> list[float]:
+        bench.console.say(f"measuring {len(archs)} widths of the seed, to train those beside the path that take as long")
+        found = timed_beside(seed, archs, bench.meter, bench.console.say)
+        return [math.inf if isinstance(latency, Failed) else latency.p50_ms for latency in found]
+
+    chosen = scaled_to(seed.arch, [r.latency.p50_ms for r in members if r.latency], measure)
+    relatives = [Baseline(label=f"seed x{factor:g}", arch=arch, inside=True) for factor, arch in chosen]
+    outputs.keep_baselines(bench.out, members, relatives)
+    return relatives
+
+
 def _finish(bench: Bench, record: Record, steps: Steps, full: FullTrainings) -> None:
-    """Measures all networks that were trained in full side by side and writes what is left to write."""
+    """Measures the path and all networks that were trained in full side by side and writes what is left to write."""
     for row in full.failed:
         bench.console.warn(f"{_named(row)} failed and is missing: {row.error.strip().splitlines()[-1]}")
     if not full.rows:
         raise Stopped(f"every full training failed; candidates.jsonl in {bench.out} has the tracebacks")
-    rows = _measured(bench, full.rows)
-    best = max((r for r in rows if r.id == steps.path[-1].id), key=lambda r: r.score or 0.0, default=None)
+    measured = _measured(bench, [*steps.path, *full.rows])
+    path, rows = measured[: len(steps.path)], measured[len(steps.path) :]
+    seed, best = path[0], max((r for r in rows if r.id == path[-1].id), key=lambda r: r.score or 0.0, default=None)
+    target_ms = bench.settings.target_ms or (bench.settings.target_ratio or 0.0) * _p50(seed)  # at the device's speed of now
     if best:
         RunFolder(path=bench.out, rows=()).append(best)  # of several rows of an architecture the last is exported
         bench.console.say(f"{_named(best)} is the better of fine-tuned and trained from scratch on valid, and is kept")
-        _say_how_it_ended(bench, steps, best)
+        _say_how_it_ended(bench, seed, best, target_ms)
     by_id = {r.id: r for r in sorted(rows, key=lambda r: r.score or 0.0)}
     outputs.write_front(list(by_id.values()), bench.out / "front.csv")
     report = Report(
-        path=tuple(steps.path), finals=tuple(rows), tried=tuple(record.rows), held_out=bench.part.held_out,
-        test_images=len(bench.task.test()), target_ms=bench.target_ms, device=bench.device.info().name,
+        path=tuple(path), finals=tuple(rows), tried=tuple(record.rows), held_out=bench.part.held_out,
+        test_images=len(bench.task.test()), target_ms=target_ms, device=bench.device.info().name,
     )  # fmt: skip
     draw(report, bench.out / "path.png")
     write_csv(report, bench.out / "path.csv")
@@ -231,12 +250,16 @@ def _measured(bench: Bench, rows: Sequence[Candidate]) -> list[Candidate]:
     return [msgspec.structs.replace(r, latency=found[r.id], latency_source="measured") for r in rows]
 
 
-def _say_how_it_ended(bench: Bench, steps: Steps, best: Candidate) -> None:
+def _p50(row: Candidate) -> float:
+    assert row.latency is not None, "finals are measured"
+    return row.latency.p50_ms
+
+
+def _say_how_it_ended(bench: Bench, seed: Candidate, best: Candidate, target_ms: float) -> None:
     """What was promised and what was measured; a last network that is above the target after all."""
-    assert best.latency is not None, "finals are measured"
-    own, last = bench.pricing.ms([steps.path[0].arch, best.arch])
-    promised, saved = 100 * (1 - last / own), 100 * (1 - steps.current_ms / bench.seed_latency.p50_ms)
-    bench.console.say(f"{bench.pricing.name} promised {promised:.0f} % less latency than the seed's, and {saved:.0f} % less was measured")
-    if best.latency.p50_ms > bench.target_ms:
+    own, last = bench.pricing.ms([seed.arch, best.arch])
+    promised, saved = 100 * (1 - last / own), 100 * (1 - _p50(best) / _p50(seed))
+    bench.console.say(f"{bench.pricing.name} promised {promised:.0f} % less latency than the seed's, and {saved:.0f} % less is measured")
+    if best.latency and _p50(best) > target_ms:
         figure = ms(best.latency.p50_ms, best.latency.low_ms, best.latency.high_ms)
-        bench.console.warn(f"measured longer, beside the others, it takes {figure}, above the target of {three_digits(bench.target_ms)} ms")
+        bench.console.warn(f"measured longer, beside the others, it takes {figure}, above the target of {three_digits(target_ms)} ms")

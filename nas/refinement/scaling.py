@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from nas.refinement.sizing import Estimate
 from search_spaces.architecture import Architecture, Block, make_divisible
@@ -11,6 +12,7 @@ from search_spaces.architecture import Architecture, Block, make_divisible
 __all__ = ["scaled", "scaled_to"]
 
 FACTORS = tuple(i / 100 for i in range(2, 100))
+RUNGS = 16
 
 
 def scaled(arch: Architecture, factor: float) -> Architecture:
@@ -29,20 +31,20 @@ def scaled(arch: Architecture, factor: float) -> Architecture:
     return msgspec.structs.replace(arch, blocks=tuple(blocks), head=msgspec.structs.replace(arch.head, width_ch=width_ch))
 
 
-def scaled_to(arch: Architecture, targets_ms: Sequence[float], estimate: Estimate) -> list[tuple[float, Architecture]]:
-    """For each latency the (factor, architecture) whose estimate is nearest to it; equal architectures stand once, at the largest factor.
+def scaled_to(arch: Architecture, targets_ms: Sequence[float], measure: Estimate) -> list[tuple[float, Architecture]]:
+    """For each latency the (factor, architecture) that comes nearest to it; equal architectures stand once, at the largest factor.
 
-    Of two neighbours: the widest network that is estimated to be no slower, and the next wider one.
+    ``measure`` is asked once, for a ladder of factors; between its rungs latencies are interpolated. Infinite ones are left out.
     """
     made = {a.id: (f, a) for f in FACTORS if (a := scaled(arch, f)).id != arch.id}
-    choices = list(made.values())[::-1]
-    ms = estimate([a for _, a in choices])
-    choices, ms = [c for c, each in zip(choices, ms, strict=True) if each < math.inf], [each for each in ms if each < math.inf]
-    found = []
-    for target in targets_ms if choices else []:
-        first = next((i for i, each in enumerate(ms) if each <= target), len(ms) - 1)
-        found.append(min({max(first - 1, 0), first}, key=lambda i: abs(ms[i] - target)))
-    return [choices[i] for i in dict.fromkeys(found)]
+    choices = list(made.values())
+    rungs = sorted({*range(0, len(choices), -(-len(choices) // RUNGS) or 1), len(choices) - 1}) if choices else []
+    measured = measure([choices[i][1] for i in rungs]) if rungs else []
+    known = {i: ms for i, ms in zip(rungs, measured, strict=True) if ms < math.inf}
+    if not known:
+        return []
+    ms = np.interp(range(len(choices)), list(known), list(known.values()))
+    return [choices[i] for i in dict.fromkeys(int(np.abs(ms - target).argmin()) for target in targets_ms)]
 
 
 def _se(se_ch: int, factor: float) -> int:

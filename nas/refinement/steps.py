@@ -10,7 +10,6 @@ import torch
 
 from latency import Failed
 from latency.console import duration, three_digits
-from latency.onnx_graph import emit
 from nas.config import RunConfig
 from nas.cost import count
 from nas.errors import Stopped
@@ -18,6 +17,7 @@ from nas.jobs import DONE, Done, Job, Outcome
 from nas.measuring import Meter
 from nas.models import build
 from nas.recipe import Recipe
+from nas.refinement.beside import timed_beside
 from nas.refinement.carry import carried
 from nas.refinement.choice import merit, standard_error
 from nas.refinement.importance import scores_of
@@ -38,7 +38,6 @@ __all__ = ["Steps", "tuning_recipe"]
 HALVINGS = 4  # of a step that no single proposal reaches
 MEASURED = 3  # proposals of a step that are measured, in order of merit, to find one that the device finds faster
 FAILURES_IN_A_ROW = 3
-DRIFTED = 0.05
 STEP_SEED = 2_000_000_011  # not the seeds of a search's proposals
 
 Say = Callable[[str], None]
@@ -222,7 +221,7 @@ class Steps:
         """The first of the best proposals that the device finds faster than the step's network; the best one where it finds none so."""
         slow: list[tuple[Tried, Latency]] = []
         for row in ranked:
-            latency = self._beside_the_seed(row.arch)
+            (latency,) = timed_beside(self.path[0], [row.arch], self._meter, self._say)
             if isinstance(latency, Failed):
                 self._say(f"{self._meter.device.info().name} cannot run {row.arch.id}, which is left out: {latency}")
                 continue
@@ -242,21 +241,6 @@ class Steps:
         assert first is not None, "the path is measured"
         (own,) = self._pricing.ms([self.path[0].arch])
         return first.p50_ms / own
-
-    def _beside_the_seed(self, arch: Architecture) -> Latency | Failed:
-        """A network's latency, timed in turns with the seed: what has slowed the device as a whole since the run began is divided out."""
-        seed, timed = self._meter.time([emit(self.path[0].arch), emit(arch)])
-        first = self.path[0].latency
-        assert first is not None, "the path is measured"
-        if isinstance(seed, Failed):
-            raise seed
-        if isinstance(timed, Failed):
-            return timed
-        slower, found = seed.measurement.p50_ms / first.p50_ms, Latency.of(timed.measurement)
-        if abs(slower - 1) > DRIFTED:
-            self._say(f"the seed takes {100 * slower:.0f} % of its latency at the start: what is measured now is corrected for that")
-        figures = {name: getattr(found, name) / slower for name in ("p50_ms", "low_ms", "high_ms")}
-        return msgspec.structs.replace(found, **figures)
 
     def _tell(self, chosen: Tried, latency: Latency, own: Tried | None) -> None:
         parent = self.path[-1]

@@ -1,8 +1,10 @@
+from collections.abc import Sequence
+
 import pytest
 
 from nas.refinement.pricing import ByMacs
 from nas.refinement.scaling import scaled, scaled_to
-from search_spaces import baseline
+from search_spaces import Architecture, baseline
 from tests.nas.refinement.samples import CHAIN, many
 
 MANY = many()
@@ -29,14 +31,24 @@ def test_any_factor_gives_a_valid_network(name: str) -> None:
         assert len(scaled(MANY[name], factor).blocks) == len(MANY[name].blocks)
 
 
-def test_networks_for_latencies_are_the_nearest_of_all_factors() -> None:
-    arch = MANY["mobilenet_v3_large"]
+def test_networks_for_latencies_come_near_them_and_few_are_measured() -> None:
+    arch, asked = MANY["mobilenet_v3_large"], list[int]()
     (whole,) = price([arch])
-    found = scaled_to(arch, [0.7 * whole, 0.5 * whole], price)
-    every = [price([scaled(arch, i / 100)])[0] for i in range(2, 100)]
-    best = [min(every, key=lambda ms: abs(ms - share * whole)) for share in (0.7, 0.5)]
-    assert [price([a])[0] for _, a in found] == best
+
+    def counting(archs: Sequence[Architecture]) -> list[float]:
+        asked.append(len(archs))
+        return price(archs)
+
+    found = scaled_to(arch, [0.7 * whole, 0.5 * whole], counting)
+    assert [price([a])[0] / whole for _, a in found] == [pytest.approx(0.7, abs=0.03), pytest.approx(0.5, abs=0.03)]
     assert all(scaled(arch, factor) == a for factor, a in found)
+    assert len(asked) == 1
+    assert asked[0] <= 17
+
+
+def test_widths_that_the_device_cannot_run_are_left_out() -> None:
+    (whole,) = price([CHAIN])
+    assert scaled_to(CHAIN, [0.5 * whole], lambda archs: [float("inf")] * len(archs)) == []
 
 
 def test_equal_networks_stand_once() -> None:
