@@ -214,7 +214,8 @@ def _teach(
         f"{_many(len(jobs), 'training')} to do, {len(jobs.rows)} done before, {workers} at a time"
     )
     if left := _expected_seconds(students, recipe, len(jobs) / len(students)):
-        console.say(f"time     ~{duration(left / workers)}, and the teacher's on top; Ctrl-C keeps what is finished")
+        more = ", and the teacher's on top" if any(x.teacher or x.online for x in wanted) else ""
+        console.say(f"time     ~{duration(left / workers)}{more}; Ctrl-C keeps what is finished")
     if len(jobs):
         with console.progress(len(jobs), "trained") as tick:
 

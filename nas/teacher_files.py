@@ -24,6 +24,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         InvalidWeights: no such file, a damaged one, or one that holds objects which only unpickling could make.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InvalidWeights(f"{path}: there is no such file")
     if path.suffix == ".safetensors":
         return _bare(load(path), path)
     try:
