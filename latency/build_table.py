@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latency.verbs import Exits, runtime_option
+from latency.verbs import Exits, require_writable, runtime_option
 
 if TYPE_CHECKING:
     from latency.console import Console
@@ -111,14 +111,12 @@ def _build(path: Path, conditions: "Conditions", space: "SearchSpace", device: "
 
 def _path(out: Path | None, space_name: str, conditions: "Conditions") -> Path:
     """The file to write; a folder for it is made where the name was not given."""
-    from latency.errors import InvalidTable
     from latency.table_text import default_name
 
     path = out or Path("tables") / default_name(conditions, space_name)
     if out is None:
         path.parent.mkdir(exist_ok=True)
-    elif not out.parent.is_dir():
-        raise InvalidTable(f"there is no folder {out.parent} to write {out.name} to")
+    require_writable(path)
     return path
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latency.verbs import Exits, runtime_option, seconds, seconds_or_none
+from latency.verbs import Exits, require_writable, runtime_option, seconds, seconds_or_none
 
 if TYPE_CHECKING:
     from latency.console import Console
@@ -70,7 +70,7 @@ def main(
 
     if sustained_s:
         _require_alone({"--compare": is_comparison, "--per-op": wants_ops, "--png": bool(png)})
-    _require_folders(out, png)
+    require_writable(out, png, inputs=asked)
     plan, console = _plan(plan_name, threads, cores, provider, settle_s), open_console()
     sessions = SESSIONS if is_comparison and plan.processes == 1 else 1
     models = open_models(asked, shapes=parse_shapes(shapes), image_size=image_size, outputs=outputs)
@@ -127,15 +127,6 @@ def _require_alone(given: Mapping[str, bool]) -> None:
 
     if others := [flag for flag, is_given in given.items() if is_given]:
         raise InvalidPlan(f"--sustained runs one model after the other, back to back, and takes no {' or '.join(others)}: leave that out")
-
-
-def _require_folders(*files: Path | None) -> None:
-    """Refuses a file to write whose folder is not there, before anything is measured."""
-    from latency.model_inputs import InvalidModel
-
-    for file in files:
-        if file and not file.parent.is_dir():
-            raise InvalidModel(f"there is no folder {file.parent} to write {file.name} to")
 
 
 def _require_two(models: "Sequence[NamedModel]") -> None:

@@ -2,11 +2,14 @@
 
 import re
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["Exits", "runtime_option", "seconds", "seconds_or_none"]
+__all__ = ["Exits", "require_writable", "runtime_option", "seconds", "seconds_or_none"]
 
 runtime_option = click.option(
     "--runtime", default="", metavar="FILE|fetch",
@@ -31,6 +34,26 @@ def seconds_or_none(ctx: click.Context, param: click.Parameter, value: str | Non
     if not found:
         raise click.BadParameter(f"expected a duration such as 90s, 30m or 1h, got {value!r}", ctx, param)
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def require_writable(*files: Path | None, inputs: Sequence[str] = ()) -> None:
+    """Refuses files that could not be written or are among the inputs, before anything is measured.
+
+    Raises:
+        InvalidModel: there is no folder for one, its folder takes no files, or it is to be read.
+    """
+    from latency.model_inputs import InvalidModel
+
+    for file in filter(None, files):
+        if not file.parent.is_dir():
+            raise InvalidModel(f"there is no folder {file.parent} to write {file.name} to")
+        try:
+            tempfile.TemporaryFile(dir=file.parent).close()
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise InvalidModel(f"the folder {file.parent} takes no files ({why}): write {file.name} elsewhere") from error
+        if any(Path(name).exists() and file.exists() and file.samefile(name) for name in inputs):
+            raise InvalidModel(f"{file} is a model to be read: name another file to write to")
 
 
 class Exits(click.Command):

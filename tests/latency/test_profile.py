@@ -198,12 +198,21 @@ def test_no_wait_for_a_hot_device_may_be_asked_for(tmp_path: Path) -> None:
         (["mobilenet_v2", "--threads", "0"], "timing plan: threads must be at least 1, got 0"),
         (["mobilenet_v2", "--shape", "224"], "--shape must be NAME=D,D,…"),
         (["mobilenet_v2", "--out", "no/where/a.json"], "there is no folder no/where to write a.json to"),
+        (["mobilenet_v2", "--out", "/proc/a.json"], "the folder /proc takes no files (no such file or directory): write a.json elsewhere"),
     ],
 )
 def test_mistake_is_one_line_and_exit_2(arguments: list[str], message: str) -> None:
     done = call(*arguments)
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith(f"error: {message}")
+
+
+def test_model_is_not_overwritten_by_its_own_figures(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.onnx")
+    before = path.read_bytes()
+    done = call(path, "--device", "fake", "--out", path)
+    assert (done.exit_code, done.stderr) == (2, f"error: {path} is a model to be read: name another file to write to\n")
+    assert path.read_bytes() == before
 
 
 def test_open_size_is_one_line_that_names_the_flag(tmp_path: Path) -> None:
