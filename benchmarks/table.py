@@ -1,12 +1,13 @@
 """How well does a latency table estimate networks that it has never seen? Builds the table, then measures random networks beside it.
 
-    python benchmarks/table.py [--space mnasnet] [--sizes 32 96] [--networks 100] [--device local] [--out benchmarks] [--work tables]
+    python benchmarks/table.py [--space mnasnet] [--sizes 32 96] [--networks 100] [--goes 6] [--device local]
+                               [--out benchmarks] [--work tables]
 
 For each input size: a table of every distinct piece of the space (as ``python -m latency.build_table`` makes it), then networks
-drawn evenly from the picks' menus, none of which the table was calibrated by or judged by. Each is timed as those were, in three processes
-that lie apart in time, beside the three networks that anchor the table. ``as measured`` holds the estimate against the plain median of
-the three; ``at the table's speed`` against the same with the device's speed at the moment divided out, as the anchors and the other
-networks in each batch show it: no estimate has a part in that.
+drawn evenly from the picks' menus, none of which the table was calibrated by or judged by. Each is timed as those were, but in
+``--goes`` processes that lie apart in time: a truth should be known better than what is held against it. ``as measured`` holds the
+estimate against the plain median of them; ``at the table's speed`` against the same with the device's speed at the moment divided out,
+as the anchors and the other networks in each batch show it: no estimate has a part in that.
 
 All measurements go to the work folder as they come: after an interruption the same command goes on. Writes table.csv and table.md.
 """
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 96])
     parser.add_argument("--networks", type=int, default=100)
+    parser.add_argument("--goes", type=int, default=6)
     parser.add_argument("--device", default="local")
     parser.add_argument("--runtime", default="")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
@@ -63,11 +65,12 @@ def main() -> None:
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """One input size: the table, and each network's estimate, plain measurement and measurement at the table's speed."""
+    """One input size: the table, and each network's estimate, plain measurement, measurement at the table's speed, and the
+    coefficient of variation of its goes beside the anchors."""
 
     size: int
     table: LatencyTable
-    networks: Sequence[tuple[Architecture, Estimate, float, float]]
+    networks: Sequence[tuple[Architecture, Estimate, float, float, float]]
 
 
 def one_size(size: int, given: argparse.Namespace, device: Device) -> Found:
@@ -87,27 +90,37 @@ def one_size(size: int, given: argparse.Namespace, device: Device) -> Found:
         build(record, space, device, tick, console.warn)
     table = open_table(path)
     show(table, console)
-    archs = drawn(space, given.networks, besides=table.record)
-    measured = measure(open_record(path.with_suffix(".networks.jsonl"), conditions), space, archs, device)
+    drew = drawn(space, given.networks, besides=table.record)
+    measured = measure(open_record(path.with_suffix(".networks.jsonl"), conditions), space, drew, device, range(given.goes))
+    archs = [arch for arch in drew if arch in measured.networks]  # the others are beyond the device
     level_ms = networks_ms(measured, anchor_ms(table.record))
-    plain_ms = {arch: statistics.median(t.ms for t in goes.values()) for arch, (_, goes) in measured.networks.items()}
-    estimates = zip(archs, table.estimate_many(archs), strict=True)
-    return Found(size=size, table=table, networks=[(arch, estimate, plain_ms[arch], level_ms[arch]) for arch, estimate in estimates])
+    goes = {arch: list(timings.values()) for arch, (_, timings) in measured.networks.items()}
+    return Found(size=size, table=table, networks=[
+        (arch, estimate, statistics.median(t.ms for t in goes[arch]), level_ms[arch], variation([t.ratio for t in goes[arch]]))
+        for arch, estimate in zip(archs, table.estimate_many(archs), strict=True)
+    ])  # fmt: skip
+
+
+def variation(values: Sequence[float]) -> float:
+    """Standard deviation (n − 1) over mean; 0 of one."""
+    return statistics.stdev(values) / statistics.fmean(values) if len(values) > 1 else 0.0
 
 
 def drawn(space: SearchSpace, count: int, besides: Record) -> list[Architecture]:
-    """Distinct random networks that the table has not seen as a whole."""
+    """Distinct random networks that the table has not seen as a whole; fewer where the space has no more."""
     rng, found = np.random.default_rng(DRAW_SEED), dict[Architecture, None]()
-    while len(found) < count:
+    for _ in range(100 * count):
+        if len(found) == count:
+            break
         arch = space.decode(space.sample(rng), HEAD)
         if arch not in besides.networks:
             found[arch] = None
     return list(found)
 
 
-def measure(record: Record, space: SearchSpace, archs: Sequence[Architecture], device: Device) -> Record:
+def measure(record: Record, space: SearchSpace, archs: Sequence[Architecture], device: Device, goes: Sequence[int]) -> Record:
     """The record with all goes of the networks."""
-    console, anchors, goes = open_console(), None, range(record.conditions.goes)
+    console, anchors = open_console(), None
     with console.progress(len(archs) * len(goes), "networks timed") as tick:
         for go in goes:
             taken = read(record.path).networks
@@ -124,18 +137,22 @@ def write(found: Sequence[Found], given: argparse.Namespace) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.out / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["input_px", "network", "estimate_ms", "low_ms", "high_ms", "measured_ms", "measured_at_table_speed_ms"])
+        figures = ("estimate_ms", "low_ms", "high_ms", "measured_ms", "measured_at_table_speed_ms", "cv_of_goes")
+        writer.writerow(["input_px", "network", *figures])
         for each in found:
-            for arch, estimate, plain_ms, level_ms in each.networks:
-                figures = (estimate.ms, estimate.low_ms, estimate.high_ms, plain_ms, level_ms)
-                writer.writerow([each.size, arch.id, *(f"{ms:.6g}" for ms in figures)])
+            for arch, estimate, *measured in each.networks:
+                values = (estimate.ms, estimate.low_ms, estimate.high_ms, *measured)
+                writer.writerow([each.size, arch.id, *(f"{value:.6g}" for value in values)])
     conditions = found[0].table.record.conditions
     info, plan = conditions.device, conditions.plan
-    command = f"python benchmarks/table.py --space {given.space} --sizes {' '.join(map(str, given.sizes))} --networks {given.networks}"
+    sizes, spread = " ".join(map(str, given.sizes)), statistics.median(cv for each in found for *_, cv in each.networks)
+    command = f"python benchmarks/table.py --space {given.space} --sizes {sizes} --networks {given.networks} --goes {given.goes}"
+    threads = f"{plan.threads} thread{'s' * (plan.threads > 1)}"
     head = (
         f"# Estimates of a latency table against measurements\n\n`{command} --device {given.device}` on {info.name} with {info.runtime}, "
-        f"{plan.threads} thread(s), graph optimisation `{plan.opt_level}`. Random networks of `{given.space}` that the table has not seen "
-        f"as a whole, {low_high(found)}. Minutes are those of the whole table, its whole networks for calibration among them."
+        f"{threads}, graph optimisation `{plan.opt_level}`. Random networks of `{given.space}` that the table has not seen "
+        f"as a whole, {low_high(found)}. Minutes are those of the whole table, its whole networks for calibration among them. "
+        f"The {given.goes} goes of a network vary by {spread:.1%} beside the anchors (median)."
     )
     rows = [row for each in found for row in compared(each)]
     lines = [head, "", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS), *(f"| {' | '.join(row)} |" for row in rows)]
@@ -145,18 +162,18 @@ def write(found: Sequence[Found], given: argparse.Namespace) -> None:
 
 def low_high(found: Sequence[Found]) -> str:
     """The range of the measured latencies in words."""
-    measured = [plain for each in found for _, _, plain, _ in each.networks]
+    measured = [plain for each in found for _, _, plain, *_ in each.networks]
     return f"{three_digits(min(measured))} to {three_digits(max(measured))} ms"
 
 
 def compared(found: Found) -> list[list[str]]:
     """Two rows of the table: the estimates against both readings of the measurements."""
-    estimates = [e for _, e, _, _ in found.networks]
+    estimates = [e for _, e, *_ in found.networks]
     record = found.table.record
     left = [str(found.size), str(len(found.table.pieces_ms)), str(record.conditions.pieces), duration(seconds_spent(record))]
     readings: dict[str, list[float]] = {
-        "as measured": [plain for _, _, plain, _ in found.networks],
-        "at the table's speed": [level for _, _, _, level in found.networks],
+        "as measured": [plain for _, _, plain, *_ in found.networks],
+        "at the table's speed": [level for _, _, _, level, _ in found.networks],
     }
     return [[*left, str(len(estimates)), name, *cells(estimates, ms)] for name, ms in readings.items()]
 
