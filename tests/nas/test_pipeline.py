@@ -58,7 +58,7 @@ def test_search_measures_what_its_table_lacks_and_says_so(tmp_path: Path) -> Non
 def test_search_predicts_what_its_table_has_no_such_width_of(tmp_path: Path) -> None:
     given = config(tmp_path)
     table = table_of(tmp_path, "fake")
-    wider = msgspec.structs.replace(given, width=1.25, table=str(table), trials=6)
+    wider = msgspec.structs.replace(given, width=1.25, table=str(table), trials=16)  # eight are measured first
     done = command("--config", saved(wider, tmp_path), "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert "are predicted to within a factor of " in done.stderr
