@@ -12,12 +12,12 @@ from latency.onnx_graph import emit
 from nas import objective, pareto
 from nas.config import RunConfig
 from nas.cost import count
-from nas.errors import Stopped
-from nas.jobs import DONE, Done, Job, Outcome, recipe_for
+from nas.jobs import Job, Outcome, recipe_for
 from nas.measuring import Meter
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Latency, RunFolder
 from nas.tasks.task import Task
+from nas.trainings import Trainings
 from search_spaces.architecture import Architecture
 from search_spaces.baselines import baseline
 
@@ -111,8 +111,8 @@ def _nearest(tried: Mapping[str, list[tuple[float, Baseline]]], low: float, high
     return found + [b for _, b in sorted(others, key=lambda o: o[0])[: max(0, FAMILIES - families)]]
 
 
-class FinalJobs:
-    """The full trainings as a source of jobs (a ``JobSource``); what the run already has is not trained again."""
+class FinalJobs(Trainings):
+    """The full trainings of a search; what the run already has is not trained again, and what fails is missing from the front."""
 
     def __init__(
         self,
@@ -123,60 +123,37 @@ class FinalJobs:
         baselines: Sequence[Baseline],
         on_row: Callable[[Candidate], None] = lambda row: None,
     ) -> None:
-        self._config, self._folder, self.on_row = config, folder, on_row
-        self.failed: list[Candidate] = []
-        self._out = 0
+        self._config, self.on_row = config, on_row
         wanted = {r.id: ("", r.arch) for r in members}
         wanted |= {b.arch.id: (b.label, b.arch) for b in baselines if b.arch.id not in wanted}
         kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"}
-        self.rows = [kept[i] for i in wanted if i in kept]
-        self._labels = {i: label for i, (label, _) in wanted.items()}
-        self._queue = deque(self._job(arch) for i, (_, arch) in wanted.items() if i not in kept)
-
-    def __len__(self) -> int:
-        """How many trainings are left."""
-        return len(self._queue)
+        jobs = ((self._job(arch, folder), label) for i, (label, arch) in wanted.items() if i not in kept)
+        super().__init__(folder, (kept[i] for i in wanted if i in kept), ((job, _draft(job, label)) for job, label in jobs))
 
     @property
     def archs(self) -> list[Architecture]:
         """The architectures that are left to train."""
         return [job.arch for job in self._queue]
 
-    def next(self) -> Job | Done | None:
-        """The next full training, the slowest first, so that workers end together."""
-        if not self._queue:
-            return None if self._out else DONE
-        self._out += 1
-        return self._queue.popleft()
-
-    def finish(self, job: Job, outcome: Outcome) -> None:
-        """Stores a final row; a failed one is stored with its traceback and is missing from the front.
-
-        Raises:
-            Stopped: a reason to stop that is no fault of the network.
-        """
-        self._out -= 1
-        if outcome.stop:
-            raise Stopped(outcome.stop)
-        row = Candidate(
-            stage="final", status="failed" if outcome.error else "trained", arch=job.arch, seed=job.seed, baseline=self._labels[job.key],
-            cost=count(job.arch), score=outcome.score, test_score=outcome.test_score, score_source="" if outcome.error else "full",
-            epochs=job.recipe.epochs, seconds=outcome.seconds, error=outcome.error, calibration=outcome.calibration,
-            test_calibration=outcome.test_calibration,
-            weights="" if outcome.error else str(Path(job.weights).relative_to(self._folder.path.resolve())),
-        )  # fmt: skip
-        self._folder.append(row)
-        (self.failed if outcome.error else self.rows).append(row)
+    def told(self, row: Candidate, outcome: Outcome) -> None:
+        """Hands the row on."""
         self.on_row(row)
 
     def sort(self, seconds: Callable[[Architecture], float]) -> None:
         """Orders the queue by expected time, the longest first."""
         self._queue = deque(sorted(self._queue, key=lambda job: -seconds(job.arch)))
 
-    def _job(self, arch: Architecture) -> Job:
-        weights = str(self._folder.path.resolve() / "models" / f"{arch.id}.safetensors")
+    def _job(self, arch: Architecture, folder: RunFolder) -> Job:
+        weights = str(folder.path.resolve() / "models" / f"{arch.id}.safetensors")
         recipe = recipe_for(self._config, self._config.final_epochs)
         return Job(key=arch.id, arch=arch, recipe=recipe, seed=proposal_seed(self._config.seed, FINAL_SEED), weights=weights, test=True)
+
+
+def _draft(job: Job, label: str) -> Candidate:
+    return Candidate(
+        stage="final", status="failed", arch=job.arch, seed=job.seed, baseline=label, cost=count(job.arch), score_source="full",
+        epochs=job.recipe.epochs,
+    )  # fmt: skip
 
 
 def final_plan(models: int, plan: TimingPlan = PUBLISH) -> TimingPlan:

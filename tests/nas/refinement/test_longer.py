@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.calibration import Calibration
 from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome
 from nas.refinement.longer import Full, FullTrainings
@@ -11,6 +12,8 @@ from tests.nas.refinement.walks import SEED
 from tests.nas.small import config
 
 HALF = scaled(SEED, 0.5)
+
+TESTED = Calibration(ece=0.05, nll=0.9, brier=0.4)
 
 
 def source(folder: Path, *wanted: Full) -> FullTrainings:
@@ -44,10 +47,11 @@ def test_rows_say_what_was_trained_and_from_what(tmp_path: Path) -> None:
     trainings = source(tmp_path, Full(arch=SEED, parent_id="abc", init=tmp_path / "weights"), Full(arch=HALF, label="seed x0.5"))
     for score in (0.5, 0.6):
         job = handed(trainings)
-        trainings.finish(job, Outcome(key=job.key, score=score, test_score=score, seconds=1.0))
+        trainings.finish(job, Outcome(key=job.key, score=score, test_score=score, test_calibration=TESTED, seconds=1.0))
     assert trainings.next() is DONE
     rows = read_rows(tmp_path / "candidates.jsonl")
     assert list(rows) == trainings.rows
+    assert [(r.score, r.test_calibration) for r in rows] == [(0.5, TESTED), (0.6, TESTED)]
     assert [(r.score_source, r.parent_id, r.baseline, r.weights) for r in rows] == [
         ("tuned", "abc", "", f"models/{SEED.id}-tuned.safetensors"), ("full", "", "seed x0.5", f"models/{HALF.id}.safetensors"),
     ]  # fmt: skip
