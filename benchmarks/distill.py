@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 
-from nas.lesson import LessonConfig, LessonJob, TeacherSpec
+from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec
+from nas.distillation.teachers import open_teacher, resolve
+from nas.distillation.teaching import open_lesson
 from nas.losses import LOSSES
 from nas.models import build
 from nas.models.reference import reference
 from nas.recipe import Recipe
 from nas.tasks import Task, open_task
-from nas.teachers import open_teacher, resolve
-from nas.teaching import open_lesson
 from nas.train import fit
 from nas.weights import save
 from search_spaces.architecture import Architecture

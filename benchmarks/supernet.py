@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from nas.cost import count
-from nas.inherited import CALIBRATION_IMAGES, VALID_IMAGES, inherited_score
 from nas.models import build
 from nas.recipe import BankPlan, Recipe
+from nas.sharing.inherited import CALIBRATION_IMAGES, VALID_IMAGES, inherited_score
 from nas.supernet import BankTraining
 from nas.tasks import Task, open_task
 from nas.tasks.dataset import Images

@@ -51,8 +51,8 @@ def main(run: Path, settings: tuple[str, ...], sweep: tuple[str, ...], **flags: 
 
     Each training is a row of the run and can be exported; the same command goes on where it was interrupted.
     """
-    from nas.distilling import Request, distill
-    from nas.lessons import parse_setting, parse_sweep
+    from nas.distillation.lessons import parse_setting, parse_sweep
+    from nas.distillation.run import Request, distill
 
     distill(run, Request(settings=dict(map(parse_setting, settings)), sweep=dict(map(parse_sweep, sweep)), **flags))
 

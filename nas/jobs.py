@@ -12,7 +12,7 @@ import msgspec
 
 from nas.calibration import Calibration
 from nas.config import RunConfig
-from nas.lesson import LessonJob
+from nas.distillation.lesson import LessonJob
 from nas.recipe import BankPlan, Recipe
 from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
@@ -157,7 +157,7 @@ def _train(job: Job, task: Task) -> Outcome:
 
     arch, lesson = job.arch, None
     if job.lesson:
-        from nas.teaching import open_lesson, tapped
+        from nas.distillation.teaching import open_lesson, tapped
 
         arch = tapped(job.arch, job.lesson.config)
         lesson = open_lesson(job.lesson, arch, task, job.recipe, job.seed)
@@ -178,7 +178,7 @@ def _train(job: Job, task: Task) -> Outcome:
 def _inherited(job: Job, task: Task) -> Outcome:
     import torch
 
-    from nas.inherited import inherited_score, kept_bank
+    from nas.sharing.inherited import inherited_score, kept_bank
 
     bank = kept_bank(job.bank, "cuda" if torch.cuda.is_available() else "cpu")
     return Outcome(key=job.key, score=inherited_score(bank, job.arch, task))

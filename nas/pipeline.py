@@ -31,8 +31,8 @@ from nas.jobs import Done, Stages, open_config_task
 from nas.measuring import Meter
 from nas.proposals import Proposals
 from nas.rounds import SearchRounds
-from nas.run_bank import scored, search_seconds, train_run_bank
 from nas.samplers import SAMPLERS
+from nas.sharing.run_bank import scored, search_seconds, train_run_bank
 from nas.store import Candidate, RunFolder, check_out, open_run, write_atomic
 from nas.tasks.task import Task
 from search_spaces import BASELINES, Pick, SearchSpace, open_space

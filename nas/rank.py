@@ -9,8 +9,8 @@ from nas.verbs import Exits
 
 if TYPE_CHECKING:
     from latency.console import Console
-    from nas.rank_rows import Ranked
-    from nas.ranking import Agreement
+    from nas.sharing.rank_rows import Ranked
+    from nas.sharing.ranking import Agreement
 
 __all__ = ["main"]
 
@@ -33,8 +33,8 @@ def main(
 
     from latency.console import open_console
     from nas.config import config_from_file
-    from nas.rank_rows import ranked
-    from nas.ranking import agreement
+    from nas.sharing.rank_rows import ranked
+    from nas.sharing.ranking import agreement
     from nas.store import write_atomic
 
     console, changed = open_console(), {k: v for k, v in (("workers", workers), ("executor", executor)) if v}

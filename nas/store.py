@@ -14,8 +14,8 @@ from latency import Measurement
 from nas.calibration import Calibration
 from nas.config import RESUMABLE, RunConfig, config_from_file
 from nas.cost import Cost
+from nas.distillation.lesson import LessonConfig
 from nas.errors import NasError, RunConflict, Stopped
-from nas.lesson import LessonConfig
 from search_spaces.architecture import Architecture
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from nas.bank import Bank, Skeleton, laid_out, new_bank, parameters, part, skeleton
-from nas.bank_file import Notes, Stamp, load_bank, refuse_other, save_bank
 from nas.errors import Diverged
 from nas.feed import Feed
 from nas.recipe import BankPlan
-from nas.sandwich import Sandwich, counted
-from nas.slices import Gradient, SliceOptimizer, clip, merged
+from nas.sharing.bank import Bank, Skeleton, laid_out, new_bank, parameters, part, skeleton
+from nas.sharing.bank_file import Notes, Stamp, load_bank, refuse_other, save_bank
+from nas.sharing.sandwich import Sandwich, counted
+from nas.sharing.slices import Gradient, SliceOptimizer, clip, merged
 from nas.tasks.task import Task
 from nas.train import learning_rate, precision, seeded
 from search_spaces.architecture import Architecture

@@ -71,8 +71,8 @@ class Batch:
 
 
 class Lesson(Protocol):
-    """What a network learns beside its labels (see ``nas.teaching``). ``parts`` are trained along with it by the same recipe, and are
-    no part of it; the loss is ``task_weight`` times the task's plus the sum of ``terms``."""
+    """What a network learns beside its labels (see ``nas.distillation.teaching``). ``parts`` are trained along with it by the same
+    recipe, and are no part of it; the loss is ``task_weight`` times the task's plus the sum of ``terms``."""
 
     task_weight: float
     parts: Sequence[nn.Module]

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from nas.errors import NasError, Stopped
 from nas.jobs import DONE, Job, Outcome
 from nas.rank import main
-from nas.rank_rows import RankJobs, Trained, drawn
-from nas.ranking import agreement
+from nas.sharing.rank_rows import RankJobs, Trained, drawn
+from nas.sharing.ranking import agreement
 from search_spaces import Head
 from tests.nas.small import TWO_NETWORKS, opened, saved
 from tests.nas.test_search_inherited import inheriting

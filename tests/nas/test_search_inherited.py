@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from nas.bank_file import load_bank
 from nas.config import RunConfig
 from nas.export import main as export
-from nas.inherited import inherited_score, kept_bank
 from nas.jobs import plan_for
 from nas.recipe import BankPlan
+from nas.sharing.bank_file import load_bank
+from nas.sharing.inherited import inherited_score, kept_bank
 from tests.nas.small import RECIPE, SPACE, command, config, ended, front, kill_at, line_count, opened, proposals, rows, saved, start
 
 

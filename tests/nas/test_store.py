@@ -5,8 +5,8 @@ import msgspec
 import pytest
 
 from nas.config import RunConfig
+from nas.distillation.lesson import LessonConfig
 from nas.errors import NasError, RunConflict, Stopped
-from nas.lesson import LessonConfig
 from nas.store import Candidate, RunFolder, check_out, load_run, open_run, read_rows, write_atomic
 from search_spaces import Architecture, Block, Head
 

@@ -13,19 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.bank import inherit, new_bank, parameters
-from nas.bank_file import load_bank
 from nas.errors import Diverged, RunConflict
-from nas.inherited import inherited_score
 from nas.models import build
-from nas.sandwich import Sandwich
+from nas.sharing.bank import inherit, new_bank, parameters
+from nas.sharing.bank_file import load_bank
+from nas.sharing.inherited import inherited_score
+from nas.sharing.sandwich import Sandwich
 from nas.tasks import Task
 from nas.tasks.dataset import Images
 from nas.weights import InvalidWeights
 from search_spaces import Head, SearchSpace
 from tests.nas.banks import PLAN, inputs, plan, trained
+from tests.nas.sharing.test_bank import named, within
 from tests.nas.small import ROOT, kill_at
-from tests.nas.test_bank import named, within
 
 ONE_NETWORK = """
 [stem]

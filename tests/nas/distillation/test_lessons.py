@@ -1,8 +1,8 @@
 import pytest
 
+from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
+from nas.distillation.lessons import label, lessons, options_of, parse_setting, parse_sweep
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
-from nas.lesson import LessonConfig, Option, TeacherSpec, lesson_key
-from nas.lessons import label, lessons, options_of, parse_setting, parse_sweep
 from nas.recipe import Recipe
 
 TEACHER = TeacherSpec(name="file:t (resnet20)", net="resnet20", sha256="ab")

@@ -9,8 +9,8 @@ from typing import Any
 
 from latency.console import Console
 from nas.calibration import Calibration, draw_reliability
-from nas.lesson import PLAIN, LessonConfig
-from nas.lessons import label
+from nas.distillation.lesson import PLAIN, LessonConfig
+from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
 
 __all__ = ["Summary", "best_lessons", "paired", "summaries", "write"]

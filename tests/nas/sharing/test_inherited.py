@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from nas.bank import inherit, new_bank
 from nas.evaluate import evaluate
-from nas.inherited import VALID_IMAGES, calibrate, calibration_images, inherited_score, kept_bank
+from nas.sharing.bank import inherit, new_bank
+from nas.sharing.inherited import VALID_IMAGES, calibrate, calibration_images, inherited_score, kept_bank
 from nas.tasks import Task, open_task
 from nas.tasks.dataset import Images
 from nas.weights import InvalidWeights

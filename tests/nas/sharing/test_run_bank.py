@@ -5,7 +5,7 @@ import pytest
 
 from latency.console import open_console
 from nas.forecast import Speed
-from nas.run_bank import SCORING_SHARE, search_seconds, train_run_bank
+from nas.sharing.run_bank import SCORING_SHARE, search_seconds, train_run_bank
 from tests.nas.small import opened
 from tests.nas.test_search_inherited import inheriting
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from nas.errors import NasError
-from nas.ranking import agreement, spearman, tau_b
+from nas.sharing.ranking import agreement, spearman, tau_b
 
 
 def drawn(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -9,14 +9,14 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from nas.distillation.lesson import PLAIN, LessonConfig, LessonJob, lesson_key
+from nas.distillation.teacher_logits import AskedLogits, StoredLogits
+from nas.distillation.teachers import named_network, open_teacher
 from nas.errors import InvalidTeacher
-from nas.lesson import PLAIN, LessonConfig, LessonJob, lesson_key
 from nas.losses import LOSSES, Method
+from nas.models.taps import second_to_last, tap_ch, with_taps
 from nas.recipe import Recipe
-from nas.taps import second_to_last, tap_ch, with_taps
 from nas.tasks.task import Task
-from nas.teacher_logits import AskedLogits, StoredLogits
-from nas.teachers import named_network, open_teacher
 from nas.train import Batch
 from search_spaces.architecture import Architecture
 

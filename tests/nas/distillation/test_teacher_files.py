@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.distillation.teacher_files import load_into, read_state
 from nas.errors import InvalidTeacher
 from nas.models.reference import reference
-from nas.teacher_files import load_into, read_state
 from nas.weights import InvalidWeights, save
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from nas.cost import count
+from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec, lesson_key
 from nas.jobs import Job, Outcome
-from nas.lesson import LessonConfig, LessonJob, TeacherSpec, lesson_key
 from nas.recipe import Recipe
 from nas.store import Candidate, RunFolder
 from nas.trainings import Trainings

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec
+from nas.distillation.teacher_logits import AskedLogits
+from nas.distillation.teachers import Teacher, named_network, open_teacher, resolve
+from nas.distillation.teaching import TaughtByItself, TaughtByTeacher, TaughtOnline, Weights, open_lesson, tapped
 from nas.errors import Diverged, InvalidTeacher, UnknownName
 from nas.jobs import Job, run_job
-from nas.lesson import LessonConfig, LessonJob, TeacherSpec
 from nas.losses import BDKD, KD, USKD
 from nas.models import build
 from nas.models.reference import reference
+from nas.models.taps import second_to_last, tap_ch, with_taps
 from nas.recipe import Recipe
-from nas.taps import second_to_last, tap_ch, with_taps
 from nas.tasks import Task, open_task
-from nas.teacher_logits import AskedLogits
-from nas.teachers import Teacher, named_network, open_teacher, resolve
-from nas.teaching import TaughtByItself, TaughtByTeacher, TaughtOnline, Weights, open_lesson, tapped
 from nas.train import Batch, Epoch, fit, learning_rate
 from nas.weights import load, save
 from search_spaces import Architecture, baseline

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.distillation.teacher_logits import AskedLogits, StoredLogits
+from nas.distillation.teachers import Teacher, open_teacher, resolve
+from nas.distillation.teaching import TaughtByTeacher, TeacherLogits, Weights
 from nas.losses import KD
 from nas.models.reference import reference
 from nas.recipe import Recipe
 from nas.tasks import Task, open_task
-from nas.teacher_logits import AskedLogits, StoredLogits
-from nas.teachers import Teacher, open_teacher, resolve
-from nas.teaching import TaughtByTeacher, TeacherLogits, Weights
 from nas.train import fit
 from nas.weights import load, save
 from tests.nas.tasks.samples import write_npz

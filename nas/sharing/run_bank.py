@@ -28,7 +28,7 @@ def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: S
     if config.evaluate == "alone":
         return 0.0, sum(speed.seconds(a, images, config.epochs) for a in samples) / len(samples)
 
-    from nas.inherited import CALIBRATION_IMAGES, VALID_IMAGES
+    from nas.sharing.inherited import CALIBRATION_IMAGES, VALID_IMAGES
 
     ends = sum(speed.seconds(space.decode(picks, task.head), 1, 1) for picks in space.corners())
     each = sum(speed.seconds(a, 1, 1) for a in samples) / len(samples)

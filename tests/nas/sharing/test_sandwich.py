@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas.sandwich import Sandwich, counted
+from nas.sharing.sandwich import Sandwich, counted
 from search_spaces import SPACES, Head, open_space
 from search_spaces.stage import split_op
 from tests.search_spaces.counting import params_and_macs

@@ -6,8 +6,8 @@ import pytest
 
 from latency.console import open_console
 from nas.calibration import Bin, Calibration
-from nas.distill_report import best_lessons, paired, summaries, write
-from nas.lesson import PLAIN, LessonConfig
+from nas.distillation.lesson import PLAIN, LessonConfig
+from nas.distillation.report import best_lessons, paired, summaries, write
 from nas.store import Candidate
 from search_spaces import Architecture, Block, Head
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.distillation.teachers import NORMS, named_network, open_teacher, resolve, some_of_valid
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.models import build
 from nas.models.reference import reference
 from nas.recipe import Recipe
 from nas.store import load_run
 from nas.tasks import Task, open_task
-from nas.teachers import NORMS, named_network, open_teacher, resolve, some_of_valid
 from nas.train import fit
 from nas.weights import load, save
 from search_spaces import baseline

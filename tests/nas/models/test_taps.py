@@ -5,7 +5,7 @@ import torch
 from latency.onnx_graph import emit
 from nas.cost import count
 from nas.models import build
-from nas.taps import second_to_last, stage_ends, tap_ch, with_taps
+from nas.models.taps import second_to_last, stage_ends, tap_ch, with_taps
 from search_spaces import BASELINES, SPACES, Architecture, Block, Head, Tap, baseline
 
 BASELINE = baseline("mobilenet_v2", input_chw=(3, 64, 64), outputs=10)

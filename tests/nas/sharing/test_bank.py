@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.bank import bank_shapes, inherit, new_bank, parameters, skeleton, supernet, views
 from nas.errors import InvalidArchitecture
 from nas.models import build
+from nas.sharing.bank import bank_shapes, inherit, new_bank, parameters, skeleton, supernet, views
 from search_spaces import SPACES, Architecture, Head, SearchSpace, from_toml, open_space
 from tests.nas.models.networks import images, network
 from tests.nas.small import SPACE
@@ -36,7 +36,7 @@ depths = [0, 1]
 vary = "block"
 skip = "pool"
 """
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def of_text(text: str, folder: Path, input_chw: tuple[int, int, int] = (3, 16, 16)) -> SearchSpace:

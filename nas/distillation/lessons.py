@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 import torch
 
+from nas.distillation.lesson import PLAIN, LessonConfig, Option, TeacherSpec
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
-from nas.lesson import PLAIN, LessonConfig, Option, TeacherSpec
 from nas.losses import LOSSES
 
 __all__ = ["label", "lessons", "options_of", "parse_setting", "parse_sweep"]

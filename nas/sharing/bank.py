@@ -159,7 +159,7 @@ def _format(tensor: Tensor) -> torch.memory_format:
 def inherit(bank: Bank, arch: Architecture, *, dropout: float = 0.0) -> Network:
     """An ordinary module with copies of the bank's slices, in eval mode and channels_last, on the bank's device.
 
-    Training a bank leaves the running statistics of BatchNorm as they began: ``nas.inherited.calibrate`` makes those of a network.
+    Training a bank leaves the running statistics of BatchNorm as they began: ``nas.sharing.inherited.calibrate`` makes those of a network.
 
     Raises:
         InvalidArchitecture: the architecture is no member of the bank's space.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.recipe import Recipe
-from nas.slices import Gradient, SliceOptimizer, clip, merged
+from nas.sharing.slices import Gradient, SliceOptimizer, clip, merged
 
 RECIPES = {
     "sgd": Recipe(optimizer="sgd", weight_decay=0.01),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latency.console import duration
-from nas.teachers import Teacher
+from nas.distillation.teachers import Teacher
 from nas.train import Batch
 from nas.weights import InvalidWeights, load, save
 

@@ -15,8 +15,8 @@ from nas.cost import count
 from nas.errors import NasError, Stopped
 from nas.executors import EXECUTORS
 from nas.jobs import DONE, Done, Job, Outcome, open_config_task, recipe_for
-from nas.run_bank import train_run_bank
 from nas.samplers import proposal_seed
+from nas.sharing.run_bank import train_run_bank
 from nas.store import BANK_FILE, drop_torn_line, open_run
 from nas.tasks.task import Task
 from search_spaces import Architecture, Head, SearchSpace, open_space
@@ -147,7 +147,7 @@ def _read(path: Path) -> list[Trained]:
 
 
 def _scored(out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], task: Task) -> list[Ranked]:
-    from nas.inherited import inherited_score, kept_bank
+    from nas.sharing.inherited import inherited_score, kept_bank
 
     bank, found = kept_bank(str(out.resolve() / BANK_FILE), "cpu"), []
     for arch in archs:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.bank import part
 from nas.recipe import Recipe
+from nas.sharing.bank import part
 
 __all__ = ["Gradient", "SliceOptimizer", "clip", "merged"]
 

@@ -8,9 +8,9 @@ import msgspec
 from torch import Tensor
 
 from latency.onnx_graph import InvalidWeights
-from nas.bank import Bank
 from nas.errors import RunConflict
 from nas.recipe import BankPlan
+from nas.sharing.bank import Bank
 from nas.tasks.task import Task
 from nas.weights import save
 from search_spaces.architecture import Head

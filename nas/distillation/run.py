@@ -10,22 +10,22 @@ import msgspec
 import torch
 
 from latency.console import Console, count, duration, open_console
-from nas import distill_report
 from nas.chosen import chosen
-from nas.distill_jobs import DistillJobs
+from nas.distillation import report
+from nas.distillation.jobs import DistillJobs
+from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
+from nas.distillation.lessons import label, lessons
+from nas.distillation.teachers import Teacher, named_baseline, named_network, open_teacher, resolve, some_of_valid
 from nas.errors import InvalidConfig, Stopped
 from nas.evaluate import evaluate, judge
 from nas.executors import EXECUTORS
 from nas.finals import FINAL_SEED
 from nas.jobs import open_config_task, recipe_for
-from nas.lesson import LessonConfig, Option, TeacherSpec, lesson_key
-from nas.lessons import label, lessons
 from nas.outputs import refuse_other_data
 from nas.recipe import Recipe
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Run, RunFolder, load_run, open_run
 from nas.tasks.task import Task
-from nas.teachers import Teacher, named_baseline, named_network, open_teacher, resolve, some_of_valid
 from nas.train import Epoch, fit
 from nas.weights import load, save
 from search_spaces import BASELINES
@@ -85,7 +85,7 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
             _compare_with_students(teacher, students, task, console)
         found = _teach(run, request, folder, students, recipe, teacher, console)
         rows = _tested(found, folder, task) if request.sweep else found
-    distill_report.write(path, students, rows, console)
+    report.write(path, students, rows, console)
     return rows
 
 
@@ -252,7 +252,7 @@ def _tested(rows: Sequence[Candidate], folder: RunFolder, task: Task) -> list[Ca
     """The rows, the best lesson of each student and loss scored on test: chosen on valid, so that test chooses nothing."""
     from nas.models import build
 
-    best = {r.name for r in distill_report.best_lessons(rows)}
+    best = {r.name for r in report.best_lessons(rows)}
     found = []
     for row in rows:
         if row.name in best and row.test_score is None:

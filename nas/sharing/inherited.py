@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from latency.onnx_graph import emit
-from nas.bank import Bank, inherit
-from nas.bank_file import open_average
 from nas.evaluate import evaluate, logits_of_onnx
 from nas.models.network import Network
+from nas.sharing.bank import Bank, inherit
+from nas.sharing.bank_file import open_average
 from nas.tasks.dataset import Images, pick
 from nas.tasks.task import Split, Task
 from nas.weights import numpy_weights
