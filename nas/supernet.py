@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,11 +46,12 @@ class BankFit:
 
 def train_bank(
     space: SearchSpace, task: Task, plan: BankPlan, *, seed: int, path: Path, device: torch.device | str | None = None,
-    save_s: float = SAVE_S, on_step: Callable[[int, int], None] = lambda step, steps: None,
+    workers: int = 1, save_s: float = SAVE_S, on_step: Callable[[int, int], None] = lambda step, steps: None,
 ) -> BankFit:  # fmt: skip
     """Trains the bank of a space on a task to its end and leaves it in ``path``; what is there already goes on at the step it reached.
 
-    The same space, task, plan and seed give the same bank on one device with the same number of threads, in one go or in parts.
+    The same space, task, plan and seed give the same bank on one device with the same number of threads, in one go or in parts, with
+    any number of ``workers``: so many networks of a step run at once, on a CPU and without dropout (else one after another).
     It is saved every ``save_s`` seconds and at the end; ``on_step`` hears of each step done. Only the training split is opened.
 
     Raises:
@@ -62,7 +64,7 @@ def train_bank(
     for torn in path.parent.glob(f".{path.name}.*"):  # what a kill left half written
         torn.unlink(missing_ok=True)
     with seeded(seed, place):
-        training = BankTraining(space, task, plan, seed, place)
+        training = BankTraining(space, task, plan, seed, place, workers)
         if path.exists():
             training.take_up(path, stamp)
         first = training.step
@@ -79,10 +81,20 @@ class _Streams:
     WEIGHTS, ORDER, IMAGES, NETWORKS, DROPOUT = range(5)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Pass:
+    """What one network gave in one step; ``gradients`` are in the order of the places of its ``bones``."""
+
+    bones: Skeleton
+    logits: Tensor
+    loss: Tensor
+    gradients: tuple[Tensor, ...]
+
+
 class BankTraining:
     """What changes from step to step of a training; ``train_bank`` runs it, and keeps it in a file."""
 
-    def __init__(self, space: SearchSpace, task: Task, plan: BankPlan, seed: int, device: torch.device) -> None:
+    def __init__(self, space: SearchSpace, task: Task, plan: BankPlan, seed: int, device: torch.device, workers: int = 1) -> None:
         self.space, self.task, self.plan, self.recipe, self.seed, self.device = space, task, plan, plan.recipe, seed, device
         self.feed = Feed(task, plan.recipe, device)
         self.steps = self.feed.epoch_steps * plan.recipe.epochs
@@ -94,6 +106,9 @@ class BankTraining:
         self.usage: dict[str, dict[str, int]] = {}
         self.step, self.losses, self.loss_sum = 0, list[float](), 0.0
         self.bf16 = precision(plan.recipe, device) == "bf16"
+        at_once = workers if device.type == "cpu" and not plan.recipe.dropout else 1  # dropout draws from the one global generator
+        threads = partial(torch.set_num_threads, torch.get_num_threads())  # else a new thread takes all cores
+        self.pool = ThreadPoolExecutor(at_once, "bank", initializer=threads) if at_once > 1 else None
         self.distils = plan.teacher != "labels" and task.name == "classify"
 
     def take_up(self, path: Path, stamp: Stamp) -> None:
@@ -152,28 +167,40 @@ class BankTraining:
 
     def _gradients(self, archs: Sequence[Architecture], x: Tensor, y: Tensor) -> tuple[dict[str, Gradient], float]:
         """The gradient for every tensor of the bank that one of the networks uses, and the loss of the first of them."""
+        if self.distils:
+            first = self._network(archs[0], x, y, None)
+            soft = self._taught(first, x)
+            runs = [first, *self._at_once([partial(self._network, arch, x, y, soft) for arch in archs[1:]])]
+        else:
+            runs = self._at_once([partial(self._network, arch, x, y, None) for arch in archs])
         found: dict[str, list[Tensor]] = {}
-        losses: list[Tensor] = []
-        soft: Tensor | None = None
-        for arch in archs:
-            bones = skeleton(arch, dropout=self.recipe.dropout, training=True)
-            leaves = {key: slice_.requires_grad_() for key, slice_ in _slices(self.live, bones).items()}
-            logits = self._logits(bones, leaves, x)
-            loss = self._label_loss(logits, y) if soft is None else F.cross_entropy(logits, soft)
-            if self.distils and not losses:
-                soft = self._taught(bones, logits, x)
-            losses.append(loss.detach())
-            for place, gradient in zip(bones.places, torch.autograd.grad(loss, list(leaves.values())), strict=True):
+        for run in runs:
+            for place, gradient in zip(run.bones.places, run.gradients, strict=True):
                 found.setdefault(place.name, []).append(gradient)
-        self._refuse(torch.stack(losses).sum(), "loss is not finite")
-        return {name: merged(gradients) for name, gradients in found.items()}, float(losses[0])
+        self._refuse(torch.stack([run.loss for run in runs]).sum(), "loss is not finite")
+        return {name: merged(gradients) for name, gradients in found.items()}, float(runs[0].loss)
+
+    def _network(self, arch: Architecture, x: Tensor, y: Tensor, soft: Tensor | None) -> "_Pass":
+        """One network forward and backward; ``soft`` are a teacher's probabilities (B, K)."""
+        bones = skeleton(arch, dropout=self.recipe.dropout, training=True)
+        leaves = {key: slice_.requires_grad_() for key, slice_ in _slices(self.live, bones).items()}
+        logits = self._logits(bones, leaves, x)
+        loss = self._label_loss(logits, y) if soft is None else F.cross_entropy(logits, soft)
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        return _Pass(bones=bones, logits=logits.detach(), loss=loss.detach(), gradients=gradients)
+
+    def _at_once(self, passes: Sequence[Callable[[], "_Pass"]]) -> list["_Pass"]:
+        """The results, in order. Networks of a step are different modules, and torch computes outside Python's lock."""
+        if not self.pool:
+            return [one() for one in passes]
+        return [done.result() for done in [self.pool.submit(one) for one in passes]]
 
     @torch.no_grad()
-    def _taught(self, bones: Skeleton, logits: Tensor, x: Tensor) -> Tensor:
+    def _taught(self, first: "_Pass", x: Tensor) -> Tensor:
         """The teacher's probabilities (B, K) for the other networks of the step."""
         if self.plan.teacher == "average":
-            logits = self._logits(bones, _slices(self.average, bones), x)
-        return logits.detach().softmax(1)
+            return self._logits(first.bones, _slices(self.average, first.bones), x).softmax(1)
+        return first.logits.softmax(1)
 
     def _logits(self, bones: Skeleton, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):

@@ -19,6 +19,7 @@ from nas.sharing.bank import inherit, new_bank, parameters
 from nas.sharing.bank_file import load_bank
 from nas.sharing.inherited import inherited_score
 from nas.sharing.sandwich import Sandwich
+from nas.supernet import train_bank
 from nas.tasks import Task
 from nas.tasks.dataset import Images
 from nas.weights import InvalidWeights
@@ -105,6 +106,14 @@ def test_bank_of_a_single_network_trains_as_a_hand_written_loop_does(tmp_path: P
     off = ((ours - hand).abs() > 1e-4).float().mean()
     assert off <= (0.02 if optimizer == "adamw" else 0.0)
     assert all(torch.equal(groups_there["average"][name], groups_there["live"][name]) for name in names.values())
+
+
+@pytest.mark.parametrize("teacher", ["labels", "largest", "average"])
+def test_networks_of_a_step_at_once_give_the_same_bank(given: tuple[SearchSpace, Task], tmp_path: Path, teacher: str) -> None:
+    wanted = plan(randoms=3, teacher=teacher)
+    for workers in (1, 3):
+        train_bank(*given, wanted, seed=0, path=tmp_path / f"{workers}", device="cpu", workers=workers)
+    assert_same_bank(tmp_path / "1", tmp_path / "3")
 
 
 def used_by(space: SearchSpace, head: Head, picked: list[Mapping[str, str | int | float]], live: Mapping[str, Tensor]) -> dict[str, Tensor]:
