@@ -58,6 +58,7 @@ class Bench:
     free: frozenset[str] = frozenset()  # fields of the configuration that the budget decides
     plan: Plan | None = None  # of the budget
     opened_s: float = 0.0  # that opening all this took
+    is_searched: bool = False  # the search is over, and only full trainings are left
 
     @property
     def left_s(self) -> float:

@@ -10,8 +10,7 @@ from latency.console import duration
 from nas import outputs
 from nas.bench import Bench
 from nas.budget.costs import FORWARD, HELD_OUT, JOB_S, final_costs, measuring_s, probing_s, reporting_s
-from nas.budget.kept import keep, kept_budget
-from nas.budget.planning import Pricing, spare_s
+from nas.budget.planning import Pricing, note_searched, spare_s
 from nas.budget.probes import Probes, filled
 from nas.budget.split import GOOD_EPOCHS, FinalCost, final_epochs_within, makespan
 from nas.errors import Stopped
@@ -19,7 +18,7 @@ from nas.finals import Baseline, FinalJobs, baselines_near, finalists, search_fr
 from nas.forecast import speed_of
 from nas.jobs import recipe_for
 from nas.rounds import SearchRounds
-from nas.store import Candidate, RunFolder, write_config
+from nas.store import Candidate, RunFolder
 from search_spaces.architecture import Architecture
 
 __all__ = ["Ending"]
@@ -57,6 +56,7 @@ class Ending:
         """Decides for how long to train, and gives the full trainings."""
         if "final_epochs" in self.bench.free:
             self._decide_epochs()
+        note_searched(self.bench)
         config, console = self.bench.config, self.bench.console
         jobs = FinalJobs(config=config, folder=self._folder, members=self._members, baselines=self._baselines)
         seconds = self._seconds(config.final_epochs)
@@ -104,10 +104,7 @@ class Ending:
         epoch, besides = self._seconds(1), self._seconds(0)
         each = [(epoch(arch) - besides(arch), besides(arch)) for arch in archs]
         config = msgspec.structs.replace(bench.config, final_epochs=final_epochs_within(seconds, each, bench.workers))
-        self.bench = replace(bench, config=config, free=bench.free & {"trials"})
-        write_config(bench.out, config)
-        if kept := kept_budget(bench.out):
-            keep(bench.out, msgspec.structs.replace(kept, has_finals=True))
+        self.bench = replace(bench, config=config)
 
     def _seconds(self, epochs: int) -> Callable[[Architecture], float]:
         """Expected seconds of a full training of a network on a worker, scoring included; by its probe, where there is one."""

@@ -18,13 +18,14 @@ SIGNS = ("candidates.jsonl", "study.journal", BANK_FILE, BUDGET_FILE, "models", 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``free``: the fields that are chosen; ``began_at``: Unix time of a start that has not ended, 0 where none is open;
-    ``used_s``: wall seconds of the starts before that; ``has_finals``: the numbers of the full trainings are decided for good."""
+    ``used_s``: wall seconds of the starts before that; ``searched_s``: the budget for which the search came to its end, 0 before that:
+    from then on the numbers of the full trainings are settled."""
 
     free: tuple[str, ...]
     plan: Plan
     began_at: float
     used_s: float = 0.0
-    has_finals: bool = False
+    searched_s: float = 0.0
 
 
 class TakenUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,12 @@ class TakenUp(msgspec.Struct, frozen=True, kw_only=True):
         """Of ``free``, what is not settled yet: a begun search keeps its epochs, and begun full trainings keep theirs."""
         if self.kept is None:
             return self.free
-        return self.free & (frozenset({"trials"}) if self.kept.has_finals else BUDGETED - {"epochs"})
+        return self.free & (frozenset({"trials"}) if self.kept.searched_s else BUDGETED - {"epochs"})
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the search is over: it goes on with more budget only, so that a kill during full trainings changes no front."""
+        return self.kept is not None and 0 < (self.config.budget_s or 0.0) <= self.kept.searched_s
 
 
 def take_up(config: RunConfig, free: frozenset[str], out: Path) -> TakenUp:

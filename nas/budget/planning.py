@@ -15,12 +15,14 @@ from nas.budget.kept import Kept, TakenUp, closed, keep, kept_budget
 from nas.budget.split import BUDGETED, LEAST_CANDIDATES, LEAST_EPOCHS, MOST_EPOCHS, RESERVE, Costs, Plan, smallest_s, split
 from nas.errors import InvalidConfig
 from nas.finals import search_front
-from nas.forecast import Speed, speed_of
+from nas.forecast import SLOWDOWN, Speed, speed_of
 from nas.rounds import SearchRounds
 from nas.sharing.run_bank import scored, search_seconds, train_run_bank
 from nas.store import BANK_FILE, read_rows, write_config
 
-__all__ = ["Pricing", "bank_in_time", "budgeted", "close_budget", "open_budget", "replanned", "reserve", "show_plan", "spare_s"]
+__all__ = [
+    "Pricing", "bank_in_time", "budgeted", "close_budget", "note_searched", "open_budget", "replanned", "reserve", "show_plan", "spare_s",
+]  # fmt: skip
 
 STALE_S = 5.0  # how often what the full trainings need is worked out anew
 
@@ -41,7 +43,7 @@ def budgeted(bench: Bench, pricing: Pricing, taken: TakenUp) -> Bench:
     """
     if bench.deadline is None:
         return bench
-    bench = replace(bench, free=taken.open_fields, opened_s=time.monotonic() - bench.began)
+    bench = replace(bench, free=taken.open_fields, opened_s=time.monotonic() - bench.began, is_searched=taken.is_searched)
     done = scored(read_rows(bench.out / "candidates.jsonl"))
     costs = costs_of(bench, pricing.speed, pricing.price_s, has_bank=done > 0)
     if not done and not (bench.out / BANK_FILE).exists():
@@ -57,8 +59,9 @@ def budgeted(bench: Bench, pricing: Pricing, taken: TakenUp) -> Bench:
 
 def _refuse_too_short(bench: Bench, costs: Costs) -> None:
     config, budget_s = bench.config, bench.config.budget_s or 0.0
-    least_s = budget_s - bench.left_s + smallest_s(costs, config, BUDGETED)
-    if least_s > budget_s:
+    opened_s, rest_s = budget_s - bench.left_s, smallest_s(costs, config, BUDGETED)
+    least_s = opened_s + rest_s
+    if opened_s + rest_s / SLOWDOWN > budget_s:  # the rest may yet be that much faster than it is forecast
         raise InvalidConfig(
             f"--budget {duration(budget_s)} is too short for {bench.space.name} on {len(bench.task.train):,} images here: at the speed "
             f"just measured, {LEAST_CANDIDATES} candidates and the least of all else take ~{duration(least_s)}; allow "
@@ -103,9 +106,16 @@ def open_budget(bench: Bench, taken: TakenUp) -> None:
     """Notes in the run folder what the program decides, the plan, and that a start is at work."""
     if bench.plan:
         began_at = time.time() - (time.monotonic() - bench.began)
-        done = taken.kept.has_finals if taken.kept else False
+        searched_s = taken.kept.searched_s if taken.kept else 0.0
         free = tuple(sorted(taken.free))
-        keep(bench.out, Kept(free=free, plan=bench.plan, began_at=began_at, used_s=taken.used_s, has_finals=done))
+        keep(bench.out, Kept(free=free, plan=bench.plan, began_at=began_at, used_s=taken.used_s, searched_s=searched_s))
+
+
+def note_searched(bench: Bench) -> None:
+    """Notes in the run folder that the search is over, and the numbers of the full trainings."""
+    if bench.config.budget_s and (kept := kept_budget(bench.out)):
+        write_config(bench.out, bench.config)
+        keep(bench.out, msgspec.structs.replace(kept, searched_s=bench.config.budget_s))
 
 
 def close_budget(bench: Bench) -> None:
@@ -145,6 +155,8 @@ def reserve(bench: Bench, pricing: Pricing) -> Callable[[SearchRounds], float]:
 
     def reserve_s(rounds: SearchRounds) -> float:
         nonlocal worked_out_at, known
+        if bench.is_searched:
+            return math.inf
         if rounds.trained < bench.workers:
             return -math.inf  # without candidates there is no front
         if time.monotonic() - worked_out_at >= STALE_S:

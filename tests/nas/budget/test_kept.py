@@ -55,8 +55,14 @@ def test_number_that_is_set_now_is_no_longer_chosen(tmp_path: Path) -> None:
 
 
 def test_begun_full_trainings_keep_their_numbers(tmp_path: Path) -> None:
-    begun(tmp_path, has_finals=True)
+    begun(tmp_path, searched_s=300.0)
     assert take_up(RunConfig(budget_s=600.0), BUDGETED, tmp_path).open_fields == {"trials"}
+
+
+@pytest.mark.parametrize(("searched_s", "budget_s", "expected"), [(300.0, 300.0, True), (300.0, 301.0, False), (0.0, 300.0, False)])
+def test_search_that_ended_goes_on_with_more_time_only(tmp_path: Path, searched_s: float, budget_s: float, expected: bool) -> None:
+    begun(tmp_path, searched_s=searched_s)
+    assert take_up(RunConfig(budget_s=budget_s), BUDGETED, tmp_path).is_searched == expected
 
 
 def test_time_of_starts_that_ended_counts(tmp_path: Path) -> None:
