@@ -14,9 +14,8 @@ setup: .venv/ready
 	touch $@
 
 search: setup
-	$(BIN)/python -m nas.search --space tiny --data photos --train-images 2500 --trials 24 --epochs 2 --final-epochs 5 \
-		--front-size 3 --baseline-widths 1 --baseline mobilenet_v3_small_minimal --baseline mobilenet_v3_small \
-		--baseline mnasnet_small --out results/demo
+	$(BIN)/python -m nas.search --space tiny --data photos --train-images 2500 --budget 5m --baseline-widths 1 \
+		--baseline mobilenet_v3_small_minimal --baseline mobilenet_v3_small --baseline mnasnet_small --out results/demo
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import msgspec
 from nas.errors import InvalidConfig
 from nas.recipe import BankPlan, Recipe
 
-__all__ = ["RESUMABLE", "RunConfig", "config_from_file", "parse_duration_s"]
+__all__ = ["RESUMABLE", "RunConfig", "config_from_file", "fields_of_file", "parse_duration_s"]
 
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
@@ -119,6 +119,15 @@ def config_from_file(path: Path, overrides: Mapping[str, Any]) -> RunConfig:  # 
     Raises:
         InvalidConfig: unreadable, not TOML or JSON, an unknown field, a wrong value; names the file and the field.
     """
+    return config_from_table({**_table_of(path), **overrides}, where=str(path))
+
+
+def fields_of_file(path: Path) -> frozenset[str]:
+    """The fields that a TOML or JSON file sets; raises as ``config_from_file``."""
+    return frozenset(_table_of(path))
+
+
+def _table_of(path: Path) -> dict[str, Any]:  # Any: values of any field
     try:
         text = path.read_text()
         table = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
@@ -135,7 +144,7 @@ def config_from_file(path: Path, overrides: Mapping[str, Any]) -> RunConfig:  # 
     if "device" in table:
         device = table.pop("device")
         table["devices"] = [device] if isinstance(device, str) else device
-    return config_from_table({**table, **overrides}, where=str(path))
+    return table
 
 
 def config_from_table(table: Mapping[str, Any], *, where: str = "flags") -> RunConfig:

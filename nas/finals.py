@@ -21,11 +21,15 @@ from nas.trainings import Trainings
 from search_spaces.architecture import Architecture
 from search_spaces.baselines import baseline
 
-__all__ = ["FinalJobs", "baselines_near", "final_plan", "finalists", "predicted_baselines", "remeasured", "search_front"]
+__all__ = [
+    "FinalJobs", "baselines_near", "final_plan", "final_plan_within", "finalists", "predicted_baselines", "remeasured", "search_front",
+]  # fmt: skip
 
 WIDTHS = (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
 FAMILIES = 3  # at least so many stand beside a front
 FINAL_SEED = 1_000_000_007  # the final training starts anew: not with the seed of the search's proxy
+SHORT_WARMUP_MS, SHORT_SETTLE_S = 100.0, 1.0  # not 0: what stands against measuring is said
+WARMING, LOADING_S = 1.5, 0.1  # a warm-up takes longer than its least; a process loads each model
 MEASURING_MS = 120_000.0  # at most so long for timing all finals together, warm-up apart
 
 
@@ -163,6 +167,22 @@ def final_plan(models: int, plan: TimingPlan = PUBLISH) -> TimingPlan:
     """
     goes = max(models, 1) * (plan.processes + plan.more_processes)
     return msgspec.structs.replace(plan, max_ms=max(plan.min_ms, min(plan.max_ms, MEASURING_MS / goes)))
+
+
+def final_plan_within(models: int, seconds: float, plan: TimingPlan = PUBLISH) -> TimingPlan:
+    """As ``final_plan``, and for about so many seconds; where that is too short for it with three processes, a short warm-up and none
+    that are added, which takes what it takes."""
+    full, each_s = final_plan(models, plan), seconds / max(models, 1)
+    settle_s = max(SHORT_SETTLE_S, min(plan.settle_s, seconds / 4))
+    if each_s < _least_s(full):
+        full = msgspec.structs.replace(full, more_processes=0, warmup_ms=min(full.warmup_ms, SHORT_WARMUP_MS))
+    goes = full.processes + full.more_processes
+    timed_ms = 1000 * (each_s / goes - LOADING_S) - WARMING * full.warmup_ms
+    return msgspec.structs.replace(full, settle_s=settle_s, max_ms=max(full.min_ms, min(full.max_ms, timed_ms)))
+
+
+def _least_s(plan: TimingPlan) -> float:
+    return (plan.processes + plan.more_processes) * (LOADING_S + (WARMING * plan.warmup_ms + plan.min_ms) / 1000)
 
 
 def remeasured(rows: Sequence[Candidate], models: Sequence[Path], device: Device, plan: TimingPlan) -> list[Candidate]:

@@ -26,7 +26,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     ``init`` is a file of weights to begin with; "": drawn by the seed. With ``part`` it is trained on part of the training images and
     scored on another part of them; None: trained on all of them, scored on valid. With ``bank``, a finished bank's file, nothing is
-    trained: the network is scored with the weights that it inherits.
+    trained: the network is scored with the weights that it inherits. With ``probe_s``, training steps are timed for so long, and
+    nothing is scored or stored.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     part: Part | None = None
     lesson: LessonJob | None = None
     bank: str = ""
+    probe_s: float = 0.0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     terms: dict[str, tuple[float, ...]] = {}
     story: str = ""
     seconds: float = 0.0
+    image_s: float = 0.0  # of a probe: training on one image, in seconds
     error: str = ""
     stop: str = ""
 
@@ -139,7 +142,7 @@ def run_job(job: Job, task: Task, clock: Callable[[], float] = time.monotonic) -
     """
     started = clock()
     try:
-        done = _inherited(job, task) if job.bank else _train(job, task)
+        done = _probed(job, task) if job.probe_s else _inherited(job, task) if job.bank else _train(job, task)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return Outcome(key=job.key, stop=f"{job.weights}: {error.strerror}; free some, and the same command goes on from there")
@@ -173,6 +176,17 @@ def _train(job: Job, task: Task) -> Outcome:
         test_calibration=tested.calibration if tested else None, story=lesson.story if lesson else "",
         terms={name: tuple(round(mean, 6) for mean in means) for name, means in result.terms.items()},
     )  # fmt: skip
+
+
+def _probed(job: Job, task: Task) -> Outcome:
+    import torch
+
+    from nas.models import build
+    from nas.train import timed_steps
+
+    network = build(job.arch, dropout=job.recipe.dropout, generator=torch.Generator().manual_seed(job.seed))
+    step_s = timed_steps(network, task, job.recipe, seconds=job.probe_s)
+    return Outcome(key=job.key, image_s=step_s / min(job.recipe.batch, len(task.train)))
 
 
 def _inherited(job: Job, task: Task) -> Outcome:

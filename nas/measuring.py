@@ -130,6 +130,12 @@ class Meter:
             figures = [[t.measurement.p50_ms for t in of_one if isinstance(t, Timed)] for of_one in zip(*goes, strict=True)]
             self._between_cv = variation(figures)
 
+    def wall_s(self, models: Sequence[Model]) -> float:
+        """Wall seconds that measuring one of these takes, found by measuring them; nothing is kept of it. Raises as ``time``."""
+        began = time.monotonic()
+        _apart(self.device, model_bytes(models), self.plan)
+        return (time.monotonic() - began) / len(models)
+
     def story(self) -> str:
         """What was measured and what not, in a sentence; "" where there is nothing to say."""
         parts = []

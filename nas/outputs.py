@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FRONT_COLUMNS", "draw_calibration", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines",
-    "non_dominated", "refuse_changed", "refuse_other_data", "refuse_other_device", "show", "write_front",
+    "non_dominated", "refuse_changed", "refuse_other_data", "refuse_other_device", "row_line", "show", "write_front",
 ]
 
 FRONT_COLUMNS = (
@@ -152,6 +152,17 @@ def show(out: Path, console: Console) -> None:
         console.warn(f"latency of {times} of {len(rows)} models: {sentence}")
     console.say(f"wrote {out}/front.csv, front.png, reliability.png, manifest.json and models/*.onnx")
     console.say(f"next: look at {out}/front.png; python -m nas.export {out} --model {run.front['id'].iloc[0] if len(run.front) else 'ID'}")
+
+
+def row_line(row: Candidate) -> str:
+    """A row in a few words, for a progress line."""
+    name = row.baseline or row.id
+    if row.status == "failed":
+        return f"{name} failed: {row.error.strip().splitlines()[-1][:100]}"
+    latency = f" {'~' * (row.latency_source == 'estimate')}{row.latency.p50_ms:.3g} ms" if row.latency else ""
+    latency += " (from an earlier run)" if row.latency_source == "store" and row.duplicate_of is None else ""
+    macs = f" {count(row.cost.macs)} MACs" if row.cost else ""
+    return f"{name}{latency}{macs}" + (f" valid {row.score:.3f}" if row.score is not None else f" {row.status}")
 
 
 def draw_front(search: Sequence[Candidate], finals: Sequence[Candidate], path: Path, *, device: str, epochs: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 """VERB  python -m nas.search: from a data set and a device to a Pareto front of trained, measured ONNX models."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ FLAGS = (
     click.option("--epochs", type=int, help="Epochs of each candidate.  [5]"),
     click.option("--final-epochs", type=int, help="Epochs of the front and the baselines.  [30]"),
     click.option("--trials", type=int, help="Candidates to train.  [100]"),
-    click.option("--budget", help="Wall time from this start, e.g. 10m; the search ends in time for the rest."),
+    click.option("--budget", help="Wall time for all of the run, e.g. 10m: numbers that you do not set "
+                 "(trials, epochs, front size, baseline widths) are chosen to fit. What earlier starts of it took counts."),
     click.option("--front-size", type=int, help="Members of the front that are trained in full.  [8]"),
     click.option("--baseline", "baselines", multiple=True, help="A baseline family; may be given again.  [six of them]"),
     click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [2]"),
@@ -64,7 +66,9 @@ def main(
 
     An interrupted or killed search goes on when the same command is given again.
     """
-    from nas.config import config_from_file, config_from_table, parse_duration_s
+    began = time.monotonic()
+    from nas.budget.split import BUDGETED
+    from nas.config import config_from_file, config_from_table, fields_of_file, parse_duration_s
 
     given = {name: value for name, value in flags.items() if value not in (None, (), "")}
     if budget is not None:
@@ -72,10 +76,11 @@ def main(
     if device_wait is not None:
         given["device_wait_s"] = parse_duration_s(device_wait, may_be_zero=True)
     config = config_from_file(config_file, given) if config_file else config_from_table(given)
+    free = BUDGETED - given.keys() - (fields_of_file(config_file) if config_file else frozenset())
 
     from nas.pipeline import search
 
-    search(config, out)
+    search(config, out, free=free, began=began)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BANK_FILE", "Candidate", "Latency", "Run", "RunFolder", "append_rows", "check_out", "drop_torn_line", "load_run", "open_run",
-    "write_atomic",
+    "write_atomic", "write_config",
 ]  # fmt: skip
 
 BANK_FILE = "bank.safetensors"
@@ -139,6 +139,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def write_config(path: Path, config: RunConfig) -> None:
+    """Writes the config.json of a run folder, all of it or nothing."""
+    write_atomic(path / "config.json", msgspec.json.format(msgspec.json.encode(config), indent=1))
+
+
 def append_rows(path: Path, rows: Sequence[msgspec.Struct]) -> None:
     """Appends rows to a file of lines of JSON, all of them or none, and waits until they are on the disk.
 
@@ -215,7 +220,7 @@ def open_run(path: Path, config: RunConfig) -> Iterator[RunFolder]:
     check_out(path, config)
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        write_atomic(path / "config.json", msgspec.json.format(msgspec.json.encode(config), indent=1))
+        write_config(path, config)
         for torn in [*path.glob(".*.tmp"), *path.glob("models/.*"), *path.glob("weights/.*")]:  # what a kill left half written
             torn.unlink(missing_ok=True)
         rows = read_rows(path / "candidates.jsonl")

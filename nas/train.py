@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 from typing import Protocol
 
 import torch
@@ -20,8 +21,9 @@ from nas.models.network import Network
 from nas.recipe import Recipe
 from nas.tasks.task import Task
 
-__all__ = ["Batch", "Epoch", "Fit", "Lesson", "fit", "learning_rate", "parameter_groups", "precision", "seeded"]
+__all__ = ["Batch", "Epoch", "Fit", "Lesson", "fit", "learning_rate", "parameter_groups", "precision", "seeded", "timed_steps"]
 
+TIMED_STEPS = 3
 CHECK_STEPS_CUDA = 50  # asking the GPU for the loss makes it wait, so not at every step
 
 
@@ -117,6 +119,27 @@ def fit(
         seconds=time.perf_counter() - began, images_per_second=run.step * run.batch / trained_seconds, device=str(place),
         precision=precision(recipe, place), calibration=judged.calibration, terms={k: tuple(v) for k, v in run.terms.items()},
     )  # fmt: skip
+
+
+def timed_steps(
+    module: nn.Module, task: Task, recipe: Recipe, *, seconds: float, device: torch.device | str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:  # fmt: skip
+    """Seconds of one training step of ``module``: the median of ``TIMED_STEPS`` or more that take ``seconds``; the first is left out.
+
+    The weights move by these steps.
+    """
+    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    with seeded(0, place):
+        module.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
+        run = _Run(module.train(), task, recipe, task.loss, place, torch.Generator(place).manual_seed(0), None)
+        times: list[float] = []
+        while len(times) <= TIMED_STEPS or sum(times[1:]) < seconds:
+            began = clock()
+            float(run._train(torch.arange(run.batch, device=place)))  # asking for the loss waits for a GPU
+            run.step = 0  # of the schedule
+            times.append(clock() - began)
+    return median(times[1:])
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -1,6 +1,6 @@
 """The bank of a run: trained before its search, in its folder; and what scoring candidates with it should take."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from latency.console import Console, duration
@@ -14,6 +14,7 @@ from search_spaces.space import SearchSpace
 
 __all__ = ["scored", "search_seconds", "train_run_bank"]
 
+SAVE_S = 30.0
 SCORING_SHARE = 0.15  # of what training on an image takes: ONNX Runtime, and forward only
 
 
@@ -36,8 +37,14 @@ def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: S
     return (ends + config.bank.randoms * each) * images * config.bank_epochs, each * looked_at * SCORING_SHARE
 
 
-def train_run_bank(config: RunConfig, out: Path, space: SearchSpace, task: Task, console: Console) -> None:
-    """Trains the bank that the candidates of the run in ``out`` inherit from, or goes on with it; a finished one is left as it is."""
+def train_run_bank(
+    config: RunConfig, out: Path, space: SearchSpace, task: Task, console: Console, *, save_s: float = SAVE_S,
+    watch: Callable[[int, int], None] = lambda step, steps: None,
+) -> None:  # fmt: skip
+    """Trains the bank that the candidates of the run in ``out`` inherit from, or goes on with it; a finished one is left as it is.
+
+    ``watch`` hears of each step; what it raises ends the training, which goes on from the step that was saved last.
+    """
     import torch
 
     from nas.supernet import train_bank
@@ -51,7 +58,8 @@ def train_run_bank(config: RunConfig, out: Path, space: SearchSpace, task: Task,
             nonlocal done
             tick(advance=step - done)
             done = step
+            watch(step, steps)
 
-        fit = train_bank(space, task, plan, seed=config.seed, path=out / BANK_FILE, on_step=on_step)
+        fit = train_bank(space, task, plan, seed=config.seed, path=out / BANK_FILE, save_s=save_s, on_step=on_step)
     now = f"{fit.steps - fit.began_at} of its {fit.steps} steps in {duration(fit.seconds)}"
     console.say(f"bank     {now}; training loss of its largest networks {fit.losses[-1]:.3f}")

@@ -79,6 +79,12 @@ def test_limit_below_the_floor_is_refused_with_the_measured_floor(tmp_path: Path
     assert "the fastest of its 6 smallest networks takes 0.0" in said
 
 
+def test_budget_for_nothing_is_refused_with_the_least_that_will_do(tmp_path: Path) -> None:
+    said = tried(tmp_path, budget="1s")
+    assert said.startswith("--budget 1.0 s is too short for small on 90 images here: at the speed just measured, 8 candidates and")
+    assert "; allow that, or lower --train-images" in said
+
+
 def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     assert "no sub-folders" in tried(tmp_path, data=f"folder:{tmp_path / 'images'}")

@@ -5,7 +5,7 @@ import click
 import msgspec
 import pytest
 
-from nas.config import DEFAULT_W, RESUMABLE, RunConfig, config_from_file, config_from_table, parse_duration_s
+from nas.config import DEFAULT_W, RESUMABLE, RunConfig, config_from_file, config_from_table, fields_of_file, parse_duration_s
 from nas.errors import InvalidConfig
 from nas.search import FLAGS, main
 from nas.tasks import DATASETS
@@ -34,6 +34,10 @@ def test_config_survives_its_own_file(tmp_path: Path) -> None:
     config = RunConfig(max_ms=1.5, reward="soft", target_ms=2.0, baselines=("mnasnet_a1",), budget_s=60.0)
     path = written(tmp_path, msgspec.json.encode(config).decode(), "config.json")
     assert config_from_file(path, {}) == config
+
+
+def test_fields_of_a_file_are_those_that_it_sets(tmp_path: Path) -> None:
+    assert fields_of_file(written(tmp_path, 'budget = "10m"\ndevice = "local"\nepochs = 3')) == {"budget_s", "devices", "epochs"}
 
 
 def test_toml_may_say_budget_in_words(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from nas.finals import (
     FinalJobs,
     baselines_near,
     final_plan,
+    final_plan_within,
     finalists,
     predicted_baselines,
     remeasured,
@@ -168,6 +169,28 @@ def test_measuring_all_finals_together_is_bounded() -> None:
         plan = final_plan(models)
         assert plan.min_ms <= plan.max_ms <= PUBLISH.max_ms
         assert plan.max_ms == plan.min_ms or plan.max_ms * models <= 40_000
+
+
+def test_measuring_within_a_time_gives_each_process_its_part_of_it() -> None:
+    # 10 s a model in 5 processes: 2 s each, without 100 ms of loading and 1.5 warm-ups of 500 ms
+    plan = final_plan_within(6, 60.0)
+    assert plan.max_ms == pytest.approx(2000 - 100 - 750)
+    assert (plan.processes, plan.more_processes, plan.warmup_ms) == (PUBLISH.processes, PUBLISH.more_processes, PUBLISH.warmup_ms)
+    assert plan.settle_s == 15.0
+
+
+def test_measuring_in_a_hurry_has_three_processes_and_a_short_warm_up() -> None:
+    # 4 s a model in 3 processes: 1333 ms each, without 100 ms of loading and 1.5 warm-ups of 100 ms
+    plan = final_plan_within(6, 24.0)
+    assert plan.max_ms == pytest.approx(4000 / 3 - 250)
+    assert (plan.processes, plan.more_processes) == (3, 0)
+
+
+@pytest.mark.parametrize("seconds", [-30.0, 0.0, 1.0, 1e6])
+def test_measuring_is_never_less_than_the_plans_least_nor_more_than_its_most(seconds: float) -> None:
+    plan = final_plan_within(4, seconds)
+    assert PUBLISH.min_ms <= plan.max_ms <= final_plan(4).max_ms
+    assert 0 < plan.settle_s <= PUBLISH.settle_s
 
 
 def test_remeasured_rows_hold_the_files_latencies(tmp_path: Path) -> None:

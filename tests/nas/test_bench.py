@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from latency.build_table import main as build_table
 from latency.devices.facts import CoreClass
 from latency.table import open_table
-from nas.pipeline import shared_out
+from nas.bench import shared_out
 from tests.nas.small import SPACE, command, config, opened, rows, saved
 
 P, E = CoreClass(name="P", cpus=(0, 1, 2, 3), max_mhz=5000), CoreClass(name="E", cpus=(4, 5, 6, 7), max_mhz=3600)

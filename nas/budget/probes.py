@@ -1,0 +1,47 @@
+"""A few training steps of networks, timed on the very workers that are to train them, all at work at a time."""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from nas.errors import Stopped
+from nas.jobs import DONE, Done, Job, Outcome
+from nas.recipe import Recipe
+from search_spaces.architecture import Architecture
+
+__all__ = ["Probes", "filled"]
+
+
+class Probes:
+    """A ``JobSource`` whose jobs time training; ``image_s`` holds seconds for one image by architecture id, without those that failed."""
+
+    def __init__(self, archs: Sequence[Architecture], recipe: Recipe, *, seconds: float) -> None:
+        """Take the networks, each to be timed for ``seconds`` after its first step."""
+        self._queue = deque(Job(key=a.id, arch=a, recipe=recipe, seed=0, weights="", probe_s=seconds) for a in archs)
+        self._out = 0
+        self.image_s: dict[str, float] = {}
+
+    def next(self) -> Job | Done | None:
+        """The next network to time; see ``JobSource``."""
+        if not self._queue:
+            return None if self._out else DONE
+        self._out += 1
+        return self._queue.popleft()
+
+    def finish(self, job: Job, outcome: Outcome) -> None:
+        """Takes in a speed; a network that cannot be trained will say so when it is trained.
+
+        Raises:
+            Stopped: a reason to stop that is no fault of the network.
+        """
+        self._out -= 1
+        if outcome.stop:
+            raise Stopped(outcome.stop)
+        if not outcome.error:
+            self.image_s[job.key] = outcome.image_s
+
+
+def filled(found: Mapping[str, float], guesses: Mapping[str, float]) -> dict[str, float]:
+    """The speeds found; where one is missing its guess, scaled as the others turned out against theirs."""
+    known = [key for key in guesses if key in found]
+    scale = sum(found[k] for k in known) / sum(guesses[k] for k in known) if known else 1.0
+    return {key: found.get(key, guess * scale) for key, guess in guesses.items()}
