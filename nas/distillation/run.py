@@ -263,7 +263,7 @@ def _teach(
     workers = 1 if executor == "serial" else request.workers or config.workers or cores
     many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(request.seeds, 'seed')}"
     console.say(
-        f"plan     {many}, {recipe.epochs} epochs each: "
+        f"plan     {many}, {_many(recipe.epochs, 'epoch')} each: "
         f"{_many(len(jobs), 'training')} to do, {len(jobs.rows)} done before, {workers} at a time"
     )
     if left := _expected_seconds(students, recipe, len(jobs) / len(students)):

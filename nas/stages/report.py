@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from latency.console import Console, count, ms
 from nas import pareto
@@ -13,7 +13,7 @@ from nas.store import Candidate, write_atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLUMNS", "MANIFEST", "TABLE", "Entry", "Series", "draw", "show", "write_csv"]
+__all__ = ["COLUMNS", "MANIFEST", "TABLE", "Entry", "draw", "show", "write_csv"]
 
 TABLE, FIGURE, MANIFEST = "final-front.csv", "final-front.png", "final-manifest.json"
 COLUMNS = (
@@ -26,13 +26,13 @@ STYLES = {  # label, colour, marker, line
     "refined": ("refined", "C2", "D", ""),
     "distilled": ("distilled", "C3", "^", "-"),
     "baseline": ("baselines", "0.4", "s", ""),
+    "taught baseline": ("baselines, distilled", "C1", "v", ""),
 }
-Series = Literal["found", "refined", "distilled", "baseline"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A trained network and the stage that it comes from."""
+    """A trained network and where it comes from: found, refined, distilled or baseline."""
 
     series: str
     row: Candidate
@@ -45,7 +45,7 @@ class Entry:
 
 
 def write_csv(entries: Sequence[Entry], out: Path) -> None:
-    """Writes final-front.csv, a row for each network by rising latency; ``on_front`` is by valid score over all of them.
+    """Writes final-front.csv, a row for each network by rising latency, baselines last; ``on_front`` is by valid score over all of them.
 
     ``test_gain`` of a distilled network is its test score less that of the same network trained as long, with the same seed, alone;
     empty where there is no such training.
@@ -54,7 +54,7 @@ def write_csv(entries: Sequence[Entry], out: Path) -> None:
 
     best = {entries[i].row.name for i in pareto.front([(e.row.score or 0.0, e.p50_ms) for e in entries])}
     alone = {(e.row.id, e.row.epochs, e.row.seed): e.row.test_score for e in entries if e.row.score_source == "full" and not e.row.lesson}
-    ordered = sorted(entries, key=lambda e: (e.series == "baseline", e.p50_ms, e.row.name))
+    ordered = sorted(entries, key=lambda e: (bool(e.row.baseline), e.p50_ms, e.row.name))
     cells = [_cells(e, best, alone.get((e.row.id, e.row.epochs, e.row.seed))) for e in ordered]
     write_atomic(out / TABLE, pd.DataFrame(cells, columns=list(COLUMNS)).to_csv(index=False))
 
@@ -87,7 +87,7 @@ def draw(entries: Sequence[Entry], out: Path, *, device: str) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 5.2), dpi=130)
     for series, style in STYLES.items():
-        _series(axes, sorted((e for e in entries if e.series == series), key=lambda e: e.p50_ms), *style)
+        _series(axes, sorted((e for e in entries if _drawn_as(e) == series), key=lambda e: e.p50_ms), *style)
     plain = {e.row.id: e for e in entries if not e.row.lesson}
     for e in entries:
         if e.row.lesson and (before := plain.get(e.row.id)):
@@ -104,6 +104,10 @@ def draw(entries: Sequence[Entry], out: Path, *, device: str) -> None:
     figure.savefig(temporary, format="png")
     plt.close(figure)
     temporary.replace(out / FIGURE)
+
+
+def _drawn_as(entry: Entry) -> str:
+    return "taught baseline" if entry.row.baseline and entry.row.lesson else entry.series
 
 
 def _series(axes: "Axes", entries: Sequence[Entry], name: str, colour: str, marker: str, line: str) -> None:
