@@ -11,13 +11,14 @@ import msgspec
 
 from nas.errors import InvalidConfig
 from nas.recipe import BankPlan, Recipe
+from nas.stages.rules import STAGE_FIELDS, StageName, stage_rules
 
 __all__ = ["RESUMABLE", "RunConfig", "config_from_file", "fields_of_file", "parse_duration_s"]
 
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
 FILE_ONLY = frozenset({"round_size", "overlap", "recipe", "bank"})
-RESUMABLE = frozenset({"trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh"})
+RESUMABLE = STAGE_FIELDS | {"trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh"}
 """Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched.
 
 Of devices only the way to them may: another device than the run's rows were measured on is refused when it is opened.
@@ -64,6 +65,20 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     seed: int = 0
     recipe: Recipe = Recipe()  # of both; its own `epochs` is replaced by the two above
     bank: BankPlan = BankPlan()  # of the bank; its recipe's own `epochs` is replaced by bank_epochs
+    stages: tuple[StageName, ...] = ("search",)  # what is done with the front of a finished search: refine, distill
+    refine_ratio: float | None = None  # latency to refine to, of the seed's own; None: 0.7, unless there is refine_ms
+    refine_ms: float | None = None
+    refine_members: int = 1  # found networks that are refined, the most accurate first
+    refine_steps: int = 100  # optimizer steps of each proposal
+    refine_delta: float = 0.01  # least that a step saves, of the seed's latency
+    teacher: str = ""  # as nas.distill takes it
+    teacher_arch: str | None = None
+    teacher_norm: str = "auto"
+    teacher_epochs: int | None = None  # of train:NAME; None: distill_epochs
+    loss: str = "nkd"
+    loss_options: dict[str, float | str] = {}  # as nas.distill --set
+    distill_epochs: int | None = None  # None: final_epochs, the budget of the undistilled networks
+    distill_baselines: bool = False  # teach the baselines too
 
     def __post_init__(self) -> None:
         for rule, holds in self._rules().items():
@@ -83,6 +98,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             f"--seed must not be negative, got {self.seed}": self.seed >= 0,
             f"--device-wait must not be negative, got {self.device_wait_s} s": 0 <= self.device_wait_s < math.inf,
             "devices must name at least one, such as local": bool(self.devices),
+            **stage_rules(self),
         }
 
     @property

@@ -32,6 +32,7 @@ FLAGS = (
     click.option("--lr", type=float, help="Learning rate; take a lower one with --start run.  [the run's]"),
     click.option("--start", type=click.Choice(["scratch", "run"]), default="scratch", help="Fresh weights, or the run's.  [scratch]"),
     click.option("--keep-logits/--no-keep-logits", "keeps_logits", default=True, help=KEEP),
+    click.option("--show", "shows", is_flag=True, help="Show what is done so far of all this, and train nothing."),
     click.option("--workers", type=int, help="Trainings at a time.  [the run's]"),
     click.option("--executor", type=click.Choice(["ray", "serial"]), help="Ray Tune, or this process.  [the run's]"),
 )

@@ -44,6 +44,14 @@ FLAGS = (
     click.option("--front-size", type=int, help="Members of the front that are trained in full.  [8]"),
     click.option("--baseline", "baselines", multiple=True, help="A baseline family; may be given again.  [six of them]"),
     click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [2]"),
+    click.option("--stages", help="What to do, with commas between: search, then refine and/or distill of its front.  [search]"),
+    click.option("--refine-ratio", type=float, help="Latency to refine to, as a share of the network's own.  [0.7]"),
+    click.option("--refine-ms", type=float, help="The same in milliseconds."),
+    click.option("--refine-members", type=int, help="Found networks that are refined, the most accurate first.  [1]"),
+    click.option("--teacher", metavar="SPEC", help="Teacher of the stage distill, as nas.distill takes it, e.g. train:resnet56."),
+    click.option("--teacher-arch", metavar="NAME", help="Network of --teacher file:WEIGHTS."),
+    click.option("--loss", help="What is learned from the teacher: nkd, kd, dkd, dist, ..., uskd without one.  [nkd]"),
+    click.option("--distill-baselines", is_flag=True, default=None, help="Teach the baselines too, for a fair comparison."),
     click.option("--workers", type=int, help="Trainings at a time.  [one a core]"),
     click.option("--executor", type=click.Choice(["ray", "serial"]), help="Ray Tune, or this process.  [ray]"),
     click.option("--ray-address", help="A running Ray cluster."),
@@ -60,7 +68,8 @@ def _with_flags(command: Any) -> Any:  # Any: click's decorators
 @click.command(cls=Exits)
 @_with_flags
 def main(
-    config_file: Path | None, out: Path, budget: str | None, device_wait: str | None, **flags: Any  # Any: values of the flags above
+    config_file: Path | None, out: Path, budget: str | None, device_wait: str | None, stages: str | None,
+    **flags: Any,  # Any: values of the flags above
 ) -> None:  # fmt: skip
     """Search networks for a data set and a device; ends with trained ONNX models, baselines beside them, front.csv and front.png.
 
@@ -69,18 +78,24 @@ def main(
     began = time.monotonic()
     from nas.budget.split import BUDGETED
     from nas.config import config_from_file, config_from_table, fields_of_file, parse_duration_s
+    from nas.errors import InvalidConfig
+    from nas.stages.rules import homeless, parse_stages
 
     given = {name: value for name, value in flags.items() if value not in (None, (), "")}
     if budget is not None:
         given["budget_s"] = parse_duration_s(budget)
     if device_wait is not None:
         given["device_wait_s"] = parse_duration_s(device_wait, may_be_zero=True)
+    if stages is not None:
+        given["stages"] = parse_stages(stages)
     config = config_from_file(config_file, given) if config_file else config_from_table(given)
+    if wrong := homeless(given, config.stages):
+        raise InvalidConfig(wrong)
     free = BUDGETED - given.keys() - (fields_of_file(config_file) if config_file else frozenset())
 
-    from nas.pipeline import search
+    from nas.stages.run import run_stages
 
-    search(config, out, free=free, began=began)
+    run_stages(config, out, free=free, began=began)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,8 @@ def test_module_is_imported_where_it_may_be_only(module: str) -> None:
 
 def test_no_module_imports_a_verb_but_the_search() -> None:
     verbs = {file.removesuffix(".py").replace("/", ".") for file in VERBS - {"nas/search.py"}}
-    # the pipeline is the body of the verb search
-    wrong = [str(i) for i in ALL if i.module.rpartition(".")[0] in verbs and i.file not in {"nas/search.py", "nas/pipeline.py"}]
+    body = {"nas/search.py", "nas/pipeline.py", "nas/stages/run.py"}  # what the verb search does
+    wrong = [str(i) for i in ALL if i.module.rpartition(".")[0] in verbs and i.file not in body]
     assert not wrong, f"nobody imports a verb except search: {wrong}"
 
 

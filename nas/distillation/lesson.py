@@ -35,7 +35,8 @@ class LessonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A resolved teacher, enough to open it in any process. ``net`` is a reference or baseline name, "found" (``arch`` says which), or
-    "torchvision:NAME", "timm:NAME". ``mean`` and ``std`` are in units of 0..1; None: the task's own."""
+    "torchvision:NAME", "timm:NAME". ``mean`` and ``std`` are in units of 0..1; None: the task's own. ``columns``: the outputs that are
+    the task's classes, in their order; (): all of them."""
 
     name: str
     net: str
@@ -45,6 +46,7 @@ class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     std: tuple[float, ...] | None = None
     image_hw: tuple[int, int] | None = None  # what it was made for; None: any size
     sha256: str = ""
+    columns: tuple[int, ...] = ()
 
 
 class LessonJob(msgspec.Struct, frozen=True, kw_only=True):

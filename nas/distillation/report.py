@@ -1,7 +1,7 @@
 """What a distillation shows: every lesson beside plain training of the same student with the same seeds, as table, CSV and figure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -9,11 +9,12 @@ from typing import Any
 
 from latency.console import Console
 from nas.calibration import Calibration, draw_reliability
+from nas.distillation.figure import draw_gains
 from nas.distillation.lesson import PLAIN, LessonConfig
 from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
 
-__all__ = ["Summary", "best_lessons", "paired", "summaries", "write"]
+__all__ = ["Gain", "Summary", "best_lessons", "paired", "summaries", "write"]
 
 COLUMNS = (
     "student", "network", "lesson", "loss", "name", "seed", "epochs", "start", "teacher", "online_teacher", "valid_score", "test_score",
@@ -22,14 +23,35 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Gain:
+    """Mean of paired differences to plain training with the same seeds, its standard error, and the 95 % interval of Student's t.
+
+    From one pair on; with a single one the other three are NaN.
+    """
+
+    mean: float
+    error: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether 0 is outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """One student and lesson over its seeds. ``gain``: mean and standard error of the paired differences in test score (valid
-    where there is none) to plain training with the same seeds; None without it, error NaN from one seed."""
+    """One student and lesson over its seeds. ``gain``: in test score (valid where there is none); ``ece_gain``: in test calibration
+    error, where less is better. None for plain training, and without a seed that both were trained with."""
 
     student: Candidate
     lesson: LessonConfig
     rows: tuple[Candidate, ...]
-    gain: tuple[float, float] | None
+    gain: Gain | None
+    ece_gain: Gain | None = None
+    differences: tuple[float, ...] = ()
 
 
 def summaries(students: Sequence[Candidate], rows: Sequence[Candidate]) -> list[Summary]:
@@ -41,20 +63,45 @@ def summaries(students: Sequence[Candidate], rows: Sequence[Candidate]) -> list[
         for lesson in list(dict.fromkeys(_identity(r.lesson) for r in mine if r.lesson)):
             same = tuple(r for r in mine if r.lesson and _identity(r.lesson) == lesson)
             assert same[0].lesson is not None, "rows without a lesson were left out"
-            gain = None if same[0].lesson.loss == PLAIN else paired(same, plain)
-            found.append(Summary(student=student, lesson=same[0].lesson, rows=same, gain=gain))
+            alone = [] if same[0].lesson.loss == PLAIN else plain
+            found.append(
+                Summary(
+                    student=student, lesson=same[0].lesson, rows=same, gain=paired(same, alone), ece_gain=_gain(_pairs(same, alone, _ece)),
+                    differences=tuple(_score_pairs(same, alone)),
+                )
+            )
     return found
 
 
-def paired(rows: Sequence[Candidate], plain: Sequence[Candidate]) -> tuple[float, float] | None:
-    """Mean and standard error of the difference between trainings with equal seeds, as fractions; None where no seed is shared."""
+def paired(rows: Sequence[Candidate], plain: Sequence[Candidate]) -> Gain | None:
+    """The gain in score of trainings over plain ones with equal seeds, as a fraction; None where no seed is shared."""
+    return _gain(_score_pairs(rows, plain))
+
+
+def _score_pairs(rows: Sequence[Candidate], plain: Sequence[Candidate]) -> list[float]:
     is_tested = all(r.test_score is not None for r in (*rows, *plain))
-    scores = {r.seed: _score(r, is_tested) for r in plain}
-    differences = [_score(r, is_tested) - scores[r.seed] for r in rows if r.seed in scores]
+    return _pairs(rows, plain, lambda row: _score(row, is_tested))
+
+
+def _pairs(rows: Sequence[Candidate], plain: Sequence[Candidate], of: Callable[[Candidate], float | None]) -> list[float]:
+    """Differences of a figure between rows with equal seeds, where both have it."""
+    alone = {r.seed: value for r in plain if (value := of(r)) is not None}
+    return [value - alone[r.seed] for r in rows if r.seed in alone and (value := of(r)) is not None]
+
+
+def _gain(differences: Sequence[float]) -> Gain | None:
+    from scipy.stats import t
+
     if not differences:
         return None
-    error = stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-    return mean(differences), error
+    pairs, middle = len(differences), mean(differences)
+    error = stdev(differences) / math.sqrt(pairs) if pairs > 1 else math.nan
+    half = float(t.ppf(0.975, pairs - 1)) * error if pairs > 1 else math.nan
+    return Gain(mean=middle, error=error, low=middle - half, high=middle + half, pairs=pairs)
+
+
+def _ece(row: Candidate) -> float | None:
+    return row.test_calibration.ece if row.test_calibration else None
 
 
 def best_lessons(rows: Sequence[Candidate]) -> list[Candidate]:
@@ -71,24 +118,32 @@ def best_lessons(rows: Sequence[Candidate]) -> list[Candidate]:
 
 
 def write(path: Path, students: Sequence[Candidate], rows: Sequence[Candidate], console: Console) -> None:
-    """Prints the comparison and writes distilled.csv and distilled-reliability.png into the run folder ``path``."""
+    """Prints the comparison and writes distilled.csv (a row for each training), distilled-summary.csv (for each student and lesson),
+    distilled-gains.png and distilled-reliability.png into the run folder ``path``."""
     import pandas as pd
 
     summed = summaries(students, rows)
     console.table(
-        f"{path}: students and lessons, mean over seeds ± standard deviation; gain: paired with plain training of the same seed",
+        f"{path}: students and lessons, mean over seeds ± standard deviation; gain: mean of the differences to plain training with the "
+        "same seed (its 95 % interval, Student's t)",
         ("id", "network", "lesson", "seeds", "valid", "test", "gain", "test ECE", "test NLL"),
         [_shown(s) for s in summed],
     )
     table = pd.DataFrame([_cells(row) for row in rows], columns=list(COLUMNS))
     write_atomic(path / "distilled.csv", table.to_csv(index=False))
+    write_atomic(path / "distilled-summary.csv", pd.DataFrame([_summary_cells(s) for s in summed]).to_csv(index=False))
     figures = {f"{s.student.baseline or s.student.id}\n{label(s.lesson)}": c for s in summed if (c := _figure_of(s)) is not None}
+    drawn = []
     if figures:
         draw_reliability(figures, path / "distilled-reliability.png", title="reliability on the test images, first seed")
-    if any(s.gain and not abs(s.gain[0]) > 2 * s.gain[1] for s in summed):
-        console.say("a gain within two standard errors (or from one seed) may be noise; --seeds 5 --loss plain tells more")
+        drawn.append("distilled-reliability.png")
+    if any(s.gain for s in summed):
+        draw_gains([s for s in summed if s.gain], path / "distilled-gains.png")
+        drawn.append("distilled-gains.png")
+    if any(s.gain and not s.gain.is_clear for s in summed):
+        console.say("a gain whose interval holds 0, or of one seed, may be noise; --seeds 5 --loss plain tells more")
     best = max(rows, key=lambda r: r.score or 0.0)
-    console.say(f"wrote {path}/distilled.csv and {'distilled-reliability.png, ' * bool(figures)}weights in {path}/models")
+    console.say(f"wrote {', '.join([f'{path}/distilled.csv', 'distilled-summary.csv', *drawn])} and weights in {path}/models")
     console.say(f"next: python -m nas.export {path} --model {best.name}")
 
 
@@ -108,9 +163,7 @@ def _figure_of(summary: Summary) -> Calibration | None:
 
 def _shown(s: Summary) -> tuple[str, ...]:
     tested = [r.test_calibration for r in s.rows if r.test_calibration]
-    gain = "–"
-    if s.gain is not None:
-        gain = f"{100 * s.gain[0]:+.2f}" + (f" ±{100 * s.gain[1]:.2f}" if not math.isnan(s.gain[1]) else "")
+    gain = "–" if s.gain is None else _percent(s.gain, len(s.rows))
     return (
         s.student.id, s.student.baseline or "found", label(s.lesson), str(len(s.rows)), _spread([r.score for r in s.rows]),
         _spread([r.test_score for r in s.rows]), gain,
@@ -124,6 +177,27 @@ def _spread(scores: Sequence[float | None]) -> str:
     if not known:
         return "–"
     return f"{mean(known):.2f}" + (f" ±{stdev(known):.2f}" if len(known) > 1 else "")
+
+
+def _percent(gain: Gain, seeds: int) -> str:
+    """The gain in points, its interval, and of how many pairs where some seeds have no partner."""
+    interval = "" if math.isnan(gain.error) else f" ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+    return f"{100 * gain.mean:+.2f}{interval}" + (f", {gain.pairs} pair{'s' * (gain.pairs > 1)}" if gain.pairs < seeds else "")
+
+
+def _summary_cells(s: Summary) -> dict[str, Any]:  # Any: a frame's cells
+    tested = [r.test_calibration for r in s.rows if r.test_calibration]
+    cells: dict[str, Any] = {"student": s.student.id, "network": s.student.baseline or "found", "lesson": label(s.lesson)}
+    cells |= {"teacher": s.lesson.teacher or s.lesson.online, "epochs": s.rows[0].epochs, "seeds": len(s.rows)}
+    figures: dict[str, list[float | None]] = {"valid": [r.score for r in s.rows], "test": [r.test_score for r in s.rows]}
+    for name in ("ece", "ece_scaled", "nll", "brier"):
+        figures[f"test_{name}"] = [getattr(c, name) for c in tested]
+    for name, values in figures.items():
+        known = [v for v in values if v is not None]
+        cells |= {f"{name}_mean": mean(known) if known else None, f"{name}_std": stdev(known) if len(known) > 1 else None}
+    for name, gain in (("gain", s.gain), ("ece_gain", s.ece_gain)):
+        cells |= {f"{name}{k and '_' + k}": getattr(gain, k or "mean") if gain else None for k in ("", "low", "high", "pairs")}
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in cells.items()}
 
 
 def _cells(row: Candidate) -> dict[str, Any]:  # Any: a frame's cells

@@ -16,7 +16,7 @@ from nas.distillation.jobs import DistillJobs
 from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
 from nas.distillation.lessons import label, lessons
 from nas.distillation.teachers import Teacher, named_baseline, named_network, open_teacher, resolve, some_of_valid
-from nas.errors import InvalidConfig, Stopped
+from nas.errors import InvalidConfig, InvalidTeacher, Stopped
 from nas.evaluate import evaluate, judge
 from nas.executors import EXECUTORS
 from nas.finals import FINAL_SEED
@@ -30,9 +30,10 @@ from nas.train import Epoch, fit
 from nas.weights import load, save
 from search_spaces import BASELINES
 
-__all__ = ["Request", "distill"]
+__all__ = ["Request", "distill", "refuse_unteachable"]
 
 TEACHER_SEED = 2_000_000_011  # of a teacher that is trained here: none of the students'
+FED = 16  # images that tell whether a teacher's outputs are numbers
 SUSPICIOUS = 0.995  # a teacher this good on valid has probably seen it, as one trained on all training images has
 
 
@@ -56,6 +57,7 @@ class Request:
     keeps_logits: bool = True
     workers: int | None = None
     executor: Literal["ray", "serial"] | None = None
+    shows: bool = False
 
     def __post_init__(self) -> None:
         counts = {"seeds": self.seeds, "epochs": self.epochs, "teacher-epochs": self.teacher_epochs, "workers": self.workers}
@@ -76,9 +78,11 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
     task = open_config_task(run.config)
     refuse_other_data(path, task)
     students = _students(run, request, task)
-    for lesson in _lessons(request, _stand_in(request)):  # what can be refused before a teacher is trained
-        if lesson.online:
-            named_network(lesson.online, task)
+    _named_nets(request, task)
+    if request.shows:
+        rows = _done_before(run, request, task, students, recipe, console)
+        report.write(path, students, rows, console)
+        return rows
     with open_run(path, run.config) as folder:
         teacher = _teacher(run, request, task, recipe, console)
         if teacher:
@@ -87,6 +91,30 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
         rows = _tested(found, folder, task) if request.sweep else found
     report.write(path, students, rows, console)
     return rows
+
+
+def refuse_unteachable(request: Request, task: Task) -> None:
+    """Refuses a request whose loss, options or teacher cannot be, whatever the students are; weights to download are fetched now.
+
+    Raises:
+        NasError: says which.
+    """
+    kind, _, name = request.teacher.partition(":")
+    if not any(lesson.teacher for lesson in _named_nets(request, task)):
+        return
+    if kind == "train":
+        named_network(name, task)
+    else:
+        open_teacher(resolve(request.teacher, task, arch=request.teacher_arch, norm=request.teacher_norm), task)
+
+
+def _named_nets(request: Request, task: Task) -> list[LessonConfig]:
+    """The lessons by name alone: what can be refused before a teacher is trained, networks that train along among it."""
+    found = _lessons(request, _stand_in(request))
+    for lesson in found:
+        if lesson.online:
+            named_network(lesson.online, task)
+    return found
 
 
 def _students(run: Run, request: Request, task: Task) -> list[Candidate]:
@@ -149,6 +177,8 @@ def _trained_here(run: Run, name: str, request: Request, task: Task, recipe: Rec
     if path.exists():
         console.say(f"teacher  {name} was trained here before")
         return path
+    if request.shows:
+        raise Stopped(f"{run.path} has nothing of this yet: its teacher {name} is not trained; leave out --show to do that")
     console.say(f"teacher  training {name} for {_many(epochs, 'epoch')} first; it is kept in {path.parent}")
     with console.progress(epochs, "teacher's epochs") as tick:
 
@@ -164,10 +194,14 @@ def _trained_here(run: Run, name: str, request: Request, task: Task, recipe: Rec
 def _compare_with_students(teacher: Teacher, students: Sequence[Candidate], task: Task, console: Console) -> None:
     """States what the teacher scores, and warns where a student is no worse, or where it is little better than guessing."""
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    teacher = teacher.to(place)
     part = some_of_valid(task)
-    score = evaluate(_as_fed(teacher.to(place)), task, part, device=place)
+    if not bool(teacher.logits(task.normaliser()(part.x[:FED]).to(place)).isfinite().all()):
+        raise InvalidTeacher(f"teacher {teacher.spec.name} gives outputs of {task.data} that are not finite: its weights are damaged")
+    score = evaluate(_as_fed(teacher), task, part, device=place)
     name, guessing = teacher.spec.name, 1 / len(task.classes)
-    console.say(f"teacher  {name}: {count(teacher.params)} parameters, {score:.3f} on {len(part):,} validation images")
+    among = f", asked for {len(task.classes)} of its classes" if teacher.spec.columns else ""
+    console.say(f"teacher  {name}: {count(teacher.params)} parameters, {score:.3f} on {len(part):,} validation images{among}")
     if score < 2 * guessing:
         console.warn(
             f"teacher {name} scores {score:.3f} on valid and guessing {guessing:.3f}: are its classes in this order, and its images "
@@ -194,23 +228,42 @@ def _as_fed(teacher: Teacher) -> torch.nn.Module:
     return Fed()
 
 
+def _done_before(
+    run: Run, request: Request, task: Task, students: Sequence[Candidate], recipe: Recipe, console: Console
+) -> list[Candidate]:  # fmt: skip
+    """The rows that the run has of what is asked for; nothing is trained or written, so another process may be at it."""
+    teacher = _teacher(run, request, task, recipe, console)
+    jobs = _jobs(run, request, RunFolder(path=run.path, rows=run.rows), students, recipe, teacher)
+    console.say(f"{len(jobs.rows)} of {len(jobs.rows) + len(jobs)} trainings are done")
+    if not jobs.rows:
+        raise Stopped(f"{run.path} has nothing of this yet; leave out --show to train it")
+    return jobs.rows
+
+
+def _jobs(
+    run: Run, request: Request, folder: RunFolder, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None
+) -> DistillJobs:
+    return DistillJobs(
+        folder=folder, students=students, lessons=_lessons(request, teacher.spec if teacher else None), recipe=recipe,
+        seeds=[proposal_seed(run.config.seed, FINAL_SEED + i) for i in range(request.seeds)],
+        teacher=teacher.spec if teacher else None, cache=str(run.path.resolve() / "teachers") if request.keeps_logits else "",
+        test=not request.sweep,
+    )  # fmt: skip
+
+
 def _teach(
     run: Run, request: Request, folder: RunFolder, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None, console: Console
 ) -> list[Candidate]:
     executor = request.executor or run.config.executor
     config = msgspec.structs.replace(run.config, executor=executor)
     wanted = _lessons(request, teacher.spec if teacher else None)
-    seeds = [proposal_seed(config.seed, FINAL_SEED + i) for i in range(request.seeds)]
     stories: set[str] = set()
-    jobs = DistillJobs(
-        folder=folder, students=students, lessons=wanted, seeds=seeds, recipe=recipe, teacher=teacher.spec if teacher else None,
-        cache=str(run.path.resolve() / "teachers") if request.keeps_logits else "", test=not request.sweep,
-    )  # fmt: skip
+    jobs = _jobs(run, request, folder, students, recipe, teacher)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = 1 if executor == "serial" else request.workers or config.workers or cores
-    many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(len(seeds), 'seed')}"
+    many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(request.seeds, 'seed')}"
     console.say(
-        f"plan     {many}, {recipe.epochs} epochs each: "
+        f"plan     {many}, {_many(recipe.epochs, 'epoch')} each: "
         f"{_many(len(jobs), 'training')} to do, {len(jobs.rows)} done before, {workers} at a time"
     )
     if left := _expected_seconds(students, recipe, len(jobs) / len(students)):

@@ -1,6 +1,7 @@
 """Teachers: a spec such as ``torchvision:resnet50`` becomes a frozen network that fits the task, or is refused."""
 
 import hashlib
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ NORMS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
+WORDNET = re.compile(r"n\d{8}")
 TRIED = 1000  # validation images on which normalisations are compared
 KINDS = ("torchvision:NAME", "timm:NAME", "run:RUN/ID", "file:WEIGHTS", "train:NAME")
 
@@ -61,7 +63,7 @@ class Teacher:
         if self.spec.image_hw and tuple(x.shape[2:]) != self.spec.image_hw:
             x = F.interpolate(x, size=self.spec.image_hw, mode="bilinear", antialias=True)
         found: Tensor = self.module(x)
-        return found.float()
+        return (found[:, list(self.spec.columns)] if self.spec.columns else found).float()
 
 
 def resolve(spec: str, task: Task, *, arch: str | None = None, norm: str = "auto") -> TeacherSpec:
@@ -116,7 +118,7 @@ def named_network(name: str, task: Task, *, generator: torch.Generator | None = 
     if name in SIGNALS and task.input_chw[1] != 1:
         raise InvalidTeacher(f"{name} is for signals, of height 1, and {task.data} has images of {task.input_chw[1]}x{task.input_chw[2]}")
     if name in REFERENCES:
-        return reference(name, outputs=len(task.classes), in_ch=task.input_chw[0], generator=generator)
+        return reference(name, outputs=len(task.classes), in_ch=task.input_chw[0], input_hw=task.input_chw[1:], generator=generator)
     return build(named_baseline(name, task), generator=generator)
 
 
@@ -145,8 +147,12 @@ def _empty(spec: TeacherSpec, task: Task) -> nn.Module:
 def _fetched(name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
     try:
         return fetch()
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a broken download is a RuntimeError
-        raise InvalidTeacher(f"{name}: its weights could not be fetched ({error}); without network use file:WEIGHTS") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # URLError is an OSError; a damaged file is one of the rest
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InvalidTeacher(
+            f"{name}: its weights could not be fetched, or are damaged in the cache ({why}); without network put them into "
+            f"{torch.hub.get_dir()}/checkpoints, or use file:WEIGHTS"
+        ) from error
 
 
 def _torchvision(name: str, task: Task) -> TeacherSpec:
@@ -156,9 +162,10 @@ def _torchvision(name: str, task: Task) -> TeacherSpec:
     if name not in known:
         raise UnknownName.among("torchvision classifier", name, known)
     weights = models.get_model_weights(name).DEFAULT
-    _require_classes(f"torchvision:{name}", weights.meta["categories"], task)
+    columns = _columns(f"torchvision:{name}", weights.meta["categories"], task)
     how = weights.transforms()
-    return _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]), weights.url)
+    spec = _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]), weights.url)
+    return msgspec.structs.replace(spec, columns=columns)
 
 
 def _torchvision_module(name: str) -> nn.Module:
@@ -173,7 +180,7 @@ def _timm(name: str, task: Task) -> TeacherSpec:
     if not timm.is_model(name):
         raise UnknownName.among("timm network", name, timm.list_models(f"*{name[:4]}*", pretrained=True)[:20])
     config = timm.get_pretrained_cfg(name)
-    _require_classes(f"timm:{name}", range(config.num_classes), task)
+    _columns(f"timm:{name}", range(config.num_classes), task)  # timm has no names of classes
     return _pretrained(f"timm:{name}", task, tuple(config.mean), tuple(config.std), int(config.input_size[1]), f"{config.url}{config.tag}")
 
 
@@ -201,7 +208,7 @@ def _of_run(rest: str, task: Task) -> TeacherSpec:
     run = load_run(path)
     (row,) = chosen(run, [wanted])
     other = _preprocessing(Path(path)) or open_config_task(run.config)
-    _require_classes(f"run:{rest}", other.classes, task)
+    columns = _columns(f"run:{rest}", other.classes, task)
     if row.arch.input_chw[0] != task.input_chw[0]:
         raise InvalidTeacher(f"run:{rest} is fed {row.arch.input_chw[0]} channels, and {task.data} has {task.input_chw[0]}")
     own = (other.mean, other.std) != (task.mean, task.std)
@@ -210,7 +217,7 @@ def _of_run(rest: str, task: Task) -> TeacherSpec:
         raise InvalidTeacher(f"run:{rest}: its weights are gone ({weights}); search again, or name another")
     return TeacherSpec(
         name=f"run:{run.path.resolve().name}/{row.name}", net="found", arch=row.arch, weights=str(weights.resolve()),
-        sha256=_sha256_of(weights), image_hw=row.arch.input_chw[1:],
+        sha256=_sha256_of(weights), image_hw=row.arch.input_chw[1:], columns=columns,
         mean=other.mean if own else None, std=other.std if own else None,
     )  # fmt: skip
 
@@ -262,14 +269,23 @@ def some_of_valid(task: Task) -> Split:
     return Split(x=whole.x[::every], y=whole.y[::every])
 
 
-def _require_classes(name: str, classes: Sequence[object], task: Task) -> None:
-    if len(classes) != len(task.classes):
-        raise InvalidTeacher(f"{name} knows {len(classes)} classes and {task.data} has {len(task.classes)}: it cannot teach them")
-    # numbers say nothing of the order of classes; names do
-    theirs, ours = ([str(c).lower() for c in names] for names in (classes, task.classes))
-    if theirs != ours and not any(all(c.isdigit() for c in names) for names in (theirs, ours)):
-        first = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        raise InvalidTeacher(f"{name} calls class {first} {classes[first]!r} and {task.data} {task.classes[first]!r}: it cannot teach them")
+def _columns(name: str, classes: Sequence[object], task: Task) -> tuple[int, ...]:
+    """Which of a teacher's outputs are the task's classes, in their order; () where its outputs are just these.
+
+    Classes are told by name, without regard to capitals and underscores; numbers, and ImageNet's folder names, say nothing but how many.
+
+    Raises:
+        InvalidTeacher: it lacks one.
+    """
+    theirs, ours = ([str(c).lower().replace("_", " ") for c in names] for names in (classes, task.classes))
+    nameless = any(all(c.isdigit() for c in names) for names in (theirs, ours)) or all(WORDNET.fullmatch(c) for c in ours)
+    if theirs == ours or (nameless and len(theirs) == len(ours)):
+        return ()
+    lacking = [task.classes[i] for i, c in enumerate(ours) if theirs.count(c) != 1]
+    if nameless or lacking:
+        lack = "" if nameless else f", but not just one {lacking[0]!r}"
+        raise InvalidTeacher(f"{name} knows {len(classes)} classes{lack} and {task.data} has {len(task.classes)}: it cannot teach them")
+    return tuple(theirs.index(c) for c in ours)
 
 
 def _sha256_of(path: Path) -> str:

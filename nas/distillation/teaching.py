@@ -17,10 +17,10 @@ from nas.losses import LOSSES, Method
 from nas.models.taps import second_to_last, tap_ch, with_taps
 from nas.recipe import Recipe
 from nas.tasks.task import Task
-from nas.train import Batch
+from nas.train import Batch, Fit, fit
 from search_spaces.architecture import Architecture
 
-__all__ = ["Taught", "TaughtByItself", "TaughtByTeacher", "TaughtOnline", "Weights", "open_lesson", "tapped"]
+__all__ = ["Taught", "TaughtByItself", "TaughtByTeacher", "TaughtOnline", "Weights", "open_lesson", "tapped", "teach"]
 
 
 TaskLoss = Callable[[Tensor, Tensor], Tensor]
@@ -135,6 +135,10 @@ def open_lesson(job: LessonJob, arch: Architecture, task: Task, recipe: Recipe, 
     Raises:
         InvalidTeacher: the lesson needs a teacher that the job lacks, or landmarks, which the task has not.
     """
+    return _open(job, arch, task, recipe, seed)
+
+
+def _open(job: LessonJob, arch: Architecture | None, task: Task, recipe: Recipe, seed: int) -> Taught | None:
     config = job.config
     if config.loss == PLAIN:
         return None
@@ -162,7 +166,8 @@ def _by_teacher(job: LessonJob, method: Method, weights: Weights, task: Task, re
     return TaughtByTeacher(job.config.loss, method.module(**job.config.options), logits, weights)
 
 
-def _by_itself(config: LessonConfig, method: Method, weights: Weights, arch: Architecture, task: Task, seed: int) -> Taught:
+def _by_itself(config: LessonConfig, method: Method, weights: Weights, arch: Architecture | None, task: Task, seed: int) -> Taught:
+    assert arch is not None, "teach refuses these"
     loss = method.module(tap_ch(arch, second_to_last(arch)), len(task.classes), **config.options)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in loss.named_parameters():
@@ -182,3 +187,20 @@ def _online(config: LessonConfig, method: Method, weights: Weights, task: Task, 
         return task.loss(logits, y, label_smoothing=recipe.label_smoothing)
 
     return TaughtOnline(config.loss, method.module(**config.options), teacher, task_loss, weights)
+
+
+def teach(module: nn.Module, job: LessonJob, task: Task, recipe: Recipe, *, seed: int) -> Fit:
+    """Trains any network of logits in place by a lesson, as ``nas.train.fit``: a ResNet, a ViT, or one of your own.
+
+    ``nas.distill`` is for networks that can be exported; these are not. A lesson that reads a feature map (uskd) needs an
+    ``Architecture``'s taps.
+
+    Raises:
+        InvalidTeacher: such a lesson, or one without the teacher that it needs.
+        Diverged: see ``fit``.
+    """
+    method = LOSSES.get(job.config.loss)
+    if method and method.needs == "feature":
+        raise InvalidTeacher(f"--loss {job.config.loss} reads a feature map, and only networks that nas.models.build makes have taps")
+    lesson = _open(job, None, task, recipe, seed)
+    return fit(module, task, recipe, seed=seed, lesson=lesson)

@@ -1,6 +1,6 @@
-"""Reference networks that are no ``Architecture``: CIFAR's residual networks and networks for signals; trained, never searched.
+"""Reference networks that are no ``Architecture``: CIFAR's residual networks, a small transformer, networks for signals; never searched.
 
-Parameter names are those of the widely used CIFAR ResNet checkpoints (``layer1.0.conv1.weight`` … ``linear.bias``).
+The residual networks' parameter names are those of the widely used CIFAR ResNet checkpoints (``layer1.0.conv1.weight`` … ``linear.bias``).
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.models.signal_nets import ClST, kd_cnn, kd_mobilenet
+from nas.models.vit import vit_tiny
 from search_spaces.errors import UnknownName
 
 __all__ = ["REFERENCES", "SIGNALS", "ResNet", "reference"]
@@ -71,17 +72,25 @@ SIGNALS: Mapping[str, Callable[..., nn.Module]] = {"clst_r": ClST, "kd_cnn_r": k
 REFERENCES: Mapping[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(ResNet, depth) for depth in (20, 32, 44, 56, 110)},
     **SIGNALS,
+    "vit_tiny": vit_tiny,
 }
 
 
-def reference(name: str, *, outputs: int, in_ch: int = 3, generator: torch.Generator | None = None) -> nn.Module:
-    """A freshly initialised reference network in training mode: He-normal weights (fan in), BN 1 and 0, biases 0.
+def reference(
+    name: str, *, outputs: int, in_ch: int = 3, input_hw: tuple[int, int] = (32, 32), generator: torch.Generator | None = None
+) -> nn.Module:
+    """A freshly initialised reference network in training mode: He-normal weights (fan in), BN 1 and 0, biases 0; ViTs as torchvision's.
+
+    ``input_hw`` matters to a ViT alone, which is made for one size of images.
 
     Raises:
         UnknownName: no such network (known: ``REFERENCES``).
+        InvalidArchitecture: a ViT cannot cut such images into patches.
     """
     if name not in REFERENCES:
         raise UnknownName.among("reference network", name, REFERENCES)
+    if name == "vit_tiny":
+        return vit_tiny(outputs=outputs, in_ch=in_ch, input_hw=input_hw, generator=generator)
     with torch.device("meta"):
         network = REFERENCES[name](outputs=outputs, in_ch=in_ch)
     network.to_empty(device="cpu")

@@ -253,3 +253,32 @@ def test_teacher_that_is_never_wrong_is_suspected_of_having_seen_the_images(run:
     done = distilled(run, "--teacher", "train:resnet20", "--teacher-epochs", "8", "--loss", "kd", "--model", student(run))
     assert done.exit_code == 0, done.output
     assert "was it trained on these images?" in done.stderr
+
+
+def test_what_is_done_so_far_is_shown_with_partial_rows_and_nothing_is_trained(run: Path) -> None:
+    one = (run, "--loss", "plain", "--loss", "uskd", "--model", student(run))
+    distilled(*one, "--seeds", "2")
+    before = (run / "candidates.jsonl").read_bytes()
+    shown = distilled(*one, "--model", "mobilenet_v2@0.1", "--seeds", "3", "--show")
+    assert shown.exit_code == 0, shown.output
+    assert "4 of 12 trainings are done" in shown.stderr
+    assert list(pd.read_csv(run / "distilled-summary.csv")["seeds"]) == [2, 2]
+    assert (run / "candidates.jsonl").read_bytes() == before
+
+
+def test_nothing_done_is_nothing_to_show(run: Path) -> None:
+    for arguments in (("--loss", "uskd"), ("--loss", "kd", "--teacher", "train:resnet20")):
+        done = distilled(run, *arguments, "--show")
+        assert done.exit_code == 1
+        assert "leave out --show" in done.stderr
+    assert not (run / "teachers").exists()
+
+
+def test_teacher_whose_outputs_are_not_finite_is_refused_before_training(run: Path, tmp_path: Path) -> None:
+    network = reference("resnet20", outputs=3, generator=torch.Generator().manual_seed(0))
+    network.load_state_dict({k: torch.full_like(t, -1.0) if k == "bn1.running_var" else t for k, t in network.state_dict().items()})
+    save(network.state_dict(), tmp_path / "n.safetensors")
+    done = distilled(run, "--loss", "kd", "--teacher", f"file:{tmp_path / 'n.safetensors'}", "--teacher-arch", "resnet20")
+    assert done.exit_code == 2, done.output
+    assert "not finite" in done.stderr
+    assert not taught(run)

@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import msgspec
 import pandas as pd
 import pytest
 
@@ -31,14 +32,20 @@ def test_gain_pairs_trainings_of_one_seed() -> None:
     plain = [row(PLAIN, s, 0.5, t) for s, t in ((1, 0.50), (2, 0.60), (3, 0.70))]
     nkd = [row("nkd", s, 0.5, t) for s, t in ((1, 0.52), (2, 0.63), (3, 0.71), (4, 0.99))]
     # differences .02, .03, .01: mean .02, deviation .01, standard error .01 / sqrt(3); seed 4 has no partner
-    assert paired(nkd, plain) == pytest.approx((0.02, 0.01 / math.sqrt(3)))
+    gain = paired(nkd, plain)
+    assert gain is not None
+    half = 4.302653 * 0.01 / math.sqrt(3)  # Student's t for two degrees of freedom, from a printed table
+    assert (gain.mean, gain.error, gain.pairs) == pytest.approx((0.02, 0.01 / math.sqrt(3), 3))
+    assert (gain.low, gain.high) == pytest.approx((0.02 - half, 0.02 + half), abs=1e-7)
+    assert not gain.is_clear  # though the mean is 3.5 standard errors from 0: three seeds say little
 
 
 def test_gain_is_by_valid_where_test_was_not_asked() -> None:
     gain = paired([row("kd", 1, 0.6)], [row(PLAIN, 1, 0.5)])
     assert gain is not None
-    assert gain[0] == pytest.approx(0.1)
-    assert math.isnan(gain[1])
+    assert gain.mean == pytest.approx(0.1)
+    assert math.isnan(gain.error)
+    assert not gain.is_clear
 
 
 def test_gain_without_a_shared_seed_is_none() -> None:
@@ -68,6 +75,7 @@ def test_report_leaves_a_table_and_a_figure(tmp_path: Path, capsys: pytest.Captu
     assert list(table["loss"]) == [PLAIN, PLAIN, "kd", "kd"]
     assert list(table["test_ece"]) == [0.05] * 4
     assert (tmp_path / "distilled-reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "distilled-gains.png").read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr()
     assert "+11.00" in shown.out
     assert "python -m nas.export" in shown.err
@@ -77,3 +85,26 @@ def test_gain_within_noise_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureF
     rows = [row(PLAIN, 1, 0.5, 0.5), row(PLAIN, 2, 0.5, 0.6), row("kd", 1, 0.5, 0.6), row("kd", 2, 0.5, 0.51)]
     write(tmp_path, [student()], rows, open_console())
     assert "may be noise" in capsys.readouterr().err
+
+
+def test_summary_says_spread_interval_and_calibration_of_each_lesson(tmp_path: Path) -> None:
+    rows = [row(loss, s, 0.5, t) for loss, tests in ((PLAIN, (0.50, 0.60)), ("kd", (0.52, 0.64))) for s, t in enumerate(tests)]
+    rows[2] = msgspec.structs.replace(rows[2], test_calibration=Calibration(ece=0.02, nll=0.9, brier=0.4, bins=TESTED.bins))
+    write(tmp_path, [student()], rows, open_console())
+    plain, kd = pd.read_csv(tmp_path / "distilled-summary.csv").to_dict("records")
+    assert math.isnan(plain["gain"])
+    assert (kd["test_mean"], kd["test_std"]) == pytest.approx((0.58, 0.12 / math.sqrt(2)), abs=1e-6)
+    assert (kd["gain"], kd["gain_pairs"]) == pytest.approx((0.03, 2))
+    assert (kd["gain_high"] - kd["gain_low"]) / 2 == pytest.approx(12.706205 * 0.01, abs=1e-6)  # t for one degree of freedom
+    assert (kd["test_ece_mean"], kd["ece_gain"]) == pytest.approx((0.035, -0.015))
+
+
+def test_seeds_without_a_partner_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, [student()], [row(PLAIN, 1, 0.5, 0.5), row("kd", 1, 0.5, 0.6), row("kd", 2, 0.5, 0.6)], open_console())
+    assert "+10.00, 1 pair" in capsys.readouterr().out
+
+
+def test_lesson_without_plain_beside_it_has_no_gain_and_no_figure_of_gains(tmp_path: Path) -> None:
+    write(tmp_path, [student()], [row("kd", 1, 0.5, 0.6)], open_console())
+    assert pd.read_csv(tmp_path / "distilled-summary.csv")["gain"].isna().all()
+    assert not (tmp_path / "distilled-gains.png").exists()

@@ -6,7 +6,9 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from nas.distillation.teachers import NORMS, named_network, open_teacher, resolve, some_of_valid
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
@@ -185,6 +187,64 @@ def test_download_that_fails_is_an_error_of_the_teacher(tmp_path: Path, monkeypa
     assert spec.mean == pytest.approx(NORMS["imagenet"][0])
     with pytest.raises(InvalidTeacher, match="could not be fetched"):
         open_teacher(spec, task)
+
+
+def ten_classes(folder: Path, names: list[str]) -> Task:
+    """A task of images in folders by class."""
+    g = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in names:
+            (folder / split / name).mkdir(parents=True)
+            for i in range(4):
+                Image.fromarray(g.integers(0, 255, (32, 32, 3), np.uint8)).save(folder / split / name / f"{i}.png")
+    return open_task("classify", f"folder:{folder}", image_size=32)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torch keeps downloaded weights, on a computer without network."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_imagenet_teacher_in_the_cache_teaches_those_of_its_classes_that_the_data_has(tmp_path: Path, hub: Path) -> None:
+    from torchvision import models
+
+    weights = models.get_model_weights("squeezenet1_1").DEFAULT
+    torch.manual_seed(0)
+    network = models.squeezenet1_1(weights=None).eval()
+    torch.save(network.state_dict(), hub / weights.url.rpartition("/")[2])
+    task = ten_classes(tmp_path / "data", ["garbage_truck", "Tench", "golf ball"])
+    teacher = open_teacher(resolve("torchvision:squeezenet1_1", task), task)
+    categories = [c.lower() for c in weights.meta["categories"]]
+    columns = [categories.index(c.lower().replace("_", " ")) for c in task.classes]
+    x = task.load("valid").x
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in NORMS["imagenet"])
+    seen = F.interpolate((x.float() / 255 - mean) / std, size=(224, 224), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        want = network(seen)[:, columns]
+    assert torch.allclose(teacher.logits(task.normaliser()(x)), want, rtol=1e-3, atol=1e-4)  # normalised before or after resizing
+
+
+def test_class_that_an_imagenet_teacher_lacks_is_named(tmp_path: Path) -> None:
+    task = ten_classes(tmp_path / "data", ["tench", "widget"])
+    with pytest.raises(InvalidTeacher, match="but not just one 'widget'"):
+        resolve("torchvision:squeezenet1_1", task)
+
+
+def test_damaged_weights_in_the_cache_are_an_error_of_the_teacher(tmp_path: Path, hub: Path) -> None:
+    from torchvision import models
+
+    (hub / models.get_model_weights("squeezenet1_1").DEFAULT.url.rpartition("/")[2]).write_bytes(b"PK half a file")
+    task = ten_classes(tmp_path / "data", ["tench", "golf ball"])
+    with pytest.raises(InvalidTeacher, match="damaged in the cache"):
+        open_teacher(resolve("torchvision:squeezenet1_1", task), task)
 
 
 @pytest.mark.parametrize(("name", "params"), [("resnet20", 269_722 - 7 * 65), ("mobilenet_v2@0.5", None), ("mnasnet_a1", None)])

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec
 from nas.distillation.teacher_logits import AskedLogits
 from nas.distillation.teachers import Teacher, named_network, open_teacher, resolve
-from nas.distillation.teaching import TaughtByItself, TaughtByTeacher, TaughtOnline, Weights, open_lesson, tapped
+from nas.distillation.teaching import TaughtByItself, TaughtByTeacher, TaughtOnline, Weights, open_lesson, tapped, teach
 from nas.errors import Diverged, InvalidTeacher, UnknownName
 from nas.jobs import Job, run_job
-from nas.losses import BDKD, KD, USKD
+from nas.losses import BDKD, KD, USKD, skd_loss
 from nas.models import build
 from nas.models.reference import reference
 from nas.models.taps import second_to_last, tap_ch, with_taps
@@ -226,3 +226,36 @@ def test_unknown_online_teacher_is_named(task: Task) -> None:
 
 def test_only_a_lesson_that_reads_features_taps_the_student(arch: Architecture) -> None:
     assert [len(tapped(arch, config(loss)).taps) for loss in ("plain", "kd", "bdkd", "uskd")] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("name", "loss"), [("resnet20", "dist"), ("vit_tiny", "kd"), ("vit_tiny", "bdkd")])
+def test_reference_network_is_taught_by_losses_of_logits(task: Task, spec: TeacherSpec, name: str, loss: str) -> None:
+    network = named_network(name, task, generator=torch.Generator().manual_seed(0))
+    before = weights(network)
+    job = LessonJob(config=LessonConfig(loss=loss, online="resnet20" if loss == "bdkd" else ""), teacher=spec)
+    done = teach(network, job, task, msgspec.structs.replace(PLAIN, epochs=1), seed=0)
+    assert loss in done.terms
+    assert not torch.equal(weights(network), before)
+
+
+def test_reference_network_has_no_feature_map_to_learn_from(task: Task) -> None:
+    with pytest.raises(InvalidTeacher, match="reads a feature map"):
+        teach(student(), LessonJob(config=LessonConfig(loss="uskd")), task, PLAIN, seed=0)
+
+
+@pytest.mark.parametrize("name", ["kd_cnn_r", "kd_mobilenet_r"])
+def test_signal_student_comes_nearer_to_a_signal_teacher(name: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    teacher, pupil = (reference(n, outputs=4, in_ch=2, generator=g) for n in ("clst_r", name))
+    x, y = torch.randn(32, 2, 64, generator=g), torch.randint(4, (32,), generator=g)
+    with torch.no_grad():
+        target = teacher.eval()(x)
+    optimizer = torch.optim.SGD(pupil.parameters(), lr=0.02)
+    losses = []
+    for _ in range(10):
+        loss = skd_loss(pupil(x), target, y, alpha=1.0, temperature=2.0)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.models.reference import REFERENCES, reference
-from search_spaces.errors import UnknownName
+from search_spaces.errors import InvalidArchitecture, UnknownName
 
 
 def counted(depth: int, *, in_ch: int = 3, outputs: int = 10) -> int:
@@ -83,3 +83,31 @@ def test_same_generator_gives_the_same_weights(name: str) -> None:
 def test_unknown_network_is_named_with_a_suggestion() -> None:
     with pytest.raises(UnknownName, match="did you mean 'resnet56'"):
         reference("resnet_56", outputs=10)
+
+
+def counted_vit(*, patch: int, side: int, in_ch: int = 3, outputs: int = 10) -> int:
+    """Parameters by hand: patches, class token, places, six layers of attention and MLP, two norms each, last norm and head."""
+    width, mlp = 192, 768
+    layer = 3 * width * width + 3 * width + width * width + width + 2 * width * mlp + mlp + width + 4 * width
+    return in_ch * patch**2 * width + width + width + (side**2 + 1) * width + 6 * layer + 2 * width + width * outputs + outputs
+
+
+@pytest.mark.parametrize(("size", "patch"), [(32, 4), (64, 8), (28, 2), (8, 1), (224, 28)])
+def test_vit_cuts_images_into_patches_of_the_size_that_leaves_eight_along_a_side_or_a_little_more(size: int, patch: int) -> None:
+    network = reference("vit_tiny", outputs=7, in_ch=1, input_hw=(size, size))
+    assert sum(p.numel() for p in network.parameters()) == counted_vit(patch=patch, side=size // patch, in_ch=1, outputs=7)
+    assert network.eval()(torch.zeros(2, 1, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("hw", "says"), [((32, 48), "takes square images, got 32x48"), ((97, 97), "take --image-size 96")])
+def test_image_that_a_vit_cannot_cut_is_refused(hw: tuple[int, int], says: str) -> None:
+    with pytest.raises(InvalidArchitecture, match=says):
+        reference("vit_tiny", outputs=3, input_hw=hw)
+
+
+def test_making_a_vit_leaves_the_callers_random_state_alone() -> None:
+    torch.manual_seed(3)
+    want = torch.rand(1)
+    torch.manual_seed(3)
+    reference("vit_tiny", outputs=3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.rand(1), want)

@@ -1,0 +1,186 @@
+"""``nas.search --stages search,refine,distill`` on a search of two networks: whole, broken off, and refused."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnxruntime
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from nas.config import RunConfig, config_from_file
+from nas.distill import main as distill
+from nas.export import main as export
+from nas.store import load_run
+from tests.nas.small import ROOT, command, config, kill_at, line_count, rows, saved
+from tests.nas.test_refine import SPACE
+
+ALL = ("search", "refine", "distill")
+
+
+def chain(folder: Path, **changed: Any) -> RunConfig:  # Any: values of any field
+    fields: dict[str, Any] = {
+        "trials": 2, "round_size": 2, "baselines": ("mobilenet_v3_small_minimal",), "stages": ALL, "refine_ratio": 0.8, "refine_steps": 2,
+        "refine_delta": 0.1, "teacher": "train:resnet20", "loss": "kd", "loss_options": {"temperature": 2.0}, "distill_baselines": True,
+    }  # fmt: skip
+    return config(folder, SPACE, **(fields | changed))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(chain(folder := tmp_path_factory.mktemp("chain")), folder)
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: Path) -> Result:
+    done = command("--config", inputs, "--out", inputs.parent / "run")
+    assert done.exit_code == 0, done.output
+    return done
+
+
+@pytest.fixture(scope="module")
+def out(inputs: Path, whole: Result) -> Path:
+    return inputs.parent / "run"
+
+
+def final(out: Path) -> pd.DataFrame:
+    return pd.read_csv(out / "final-front.csv", dtype={"id": str, "name": str, "parent_id": str}).drop(columns="train_seconds")
+
+
+@pytest.mark.slow
+def test_every_stage_is_said_with_its_time_before_the_search(whole: Result) -> None:
+    lines = whole.stderr.splitlines()
+    assert lines[0] == "stages   search, refine, distill"
+    assert lines[1].startswith("refine   the most accurate of the front to 0.8 of its latency (up to ~")
+    assert "with kd from train:resnet20, 1 epoch each (~" in lines[2]
+
+
+@pytest.mark.slow
+def test_table_holds_found_refined_distilled_and_baselines_by_latency(out: Path) -> None:
+    table = final(out)
+    found = table[table["series"] == "found"]
+    assert set(table["series"]) == {"found", "refined", "distilled", "baseline"}
+    assert set(table[table["lesson"].notna()]["id"]) == set(table["id"])
+    assert list(table["lesson"].dropna().unique()) == ["kd temperature=2"]
+    (refined,) = table[table["series"] == "refined"].to_dict("records")
+    seed = found[found["id"] == refined["parent_id"]].iloc[0]
+    assert refined["latency_p50_ms"] <= 0.8 * seed["latency_p50_ms"]
+
+
+@pytest.mark.slow
+def test_front_is_what_no_other_row_beats(out: Path) -> None:
+    table = final(out)
+    points = list(zip(table["valid_score"], table["latency_p50_ms"], strict=True))
+    beaten = [any(s >= score and t <= ms and (s, t) != (score, ms) for s, t in points) for score, ms in points]
+    assert not any(b and f for b, f in zip(beaten, table["on_front"], strict=True))
+    assert {p for p, b in zip(points, beaten, strict=True) if not b} == {p for p, f in zip(points, table["on_front"], strict=True) if f}
+
+
+@pytest.mark.slow
+def test_gain_is_over_the_same_network_trained_as_long_without_a_teacher(out: Path) -> None:
+    table = final(out).set_index("name")
+    for name, row in table[table["test_gain"].notna()].iterrows():
+        plain = table.loc[row["id"]]
+        assert plain["score_source"] == "full"
+        assert row["test_gain"] == pytest.approx(row["test_score"] - plain["test_score"], abs=1e-6), name
+    tuned = table[table["score_source"] == "tuned"]["id"]
+    assert table[table["id"].isin(tuned)]["test_gain"].isna().all()
+
+
+@pytest.mark.slow
+def test_every_network_is_an_onnx_file_that_runs_and_is_in_the_manifest(out: Path) -> None:
+    manifest = msgspec.json.decode((out / "final-manifest.json").read_bytes())
+    assert [Path(m["file"]).stem for m in manifest["models"]] != []
+    assert {m["file"] for m in manifest["models"]} == set(final(out)["file"])
+    for model in manifest["models"]:
+        onnxruntime.InferenceSession(out / model["file"], providers=["CPUExecutionProvider"])
+        assert model["latency"]["p50_ms"] > 0
+
+
+@pytest.mark.slow
+def test_same_command_again_shows_the_table_and_does_nothing(out: Path, whole: Result) -> None:
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+    again = command("--config", out / "config.json", "--out", out)
+    assert again.exit_code == 0, again.output
+    assert f"{out} is complete, search, refine, distill" in again.stderr
+    assert again.stdout in whole.stdout
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+@pytest.mark.slow
+def test_refined_network_is_the_runs_for_other_verbs(out: Path, tmp_path: Path) -> None:
+    (refined,) = final(out)[final(out)["series"] == "refined"]["id"]
+    done = CliRunner().invoke(export, [str(out), "--model", refined, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    before = len(rows(out))
+    lesson = ("--loss", "kd", "--set", "temperature=2", "--teacher", "train:resnet20")
+    again = CliRunner().invoke(distill, [str(out), "--model", refined, *lesson])
+    assert again.exit_code == 0, again.output
+    assert "0 trainings to do, 1 done before" in again.stderr
+    assert len(rows(out)) == before
+
+
+@pytest.mark.slow
+def test_chain_killed_between_and_inside_stages_ends_as_an_unbroken_one(inputs: Path, out: Path) -> None:
+    parts = inputs.parent / "parts"
+
+    def process() -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "nas.search", "--config", str(inputs), "--out", str(parts)]
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                                env=one_thread)  # fmt: skip
+
+    kill_at(process(), lambda: (parts / "manifest.json").exists())  # between search and refine
+    kill_at(process(), lambda: any(p.read_bytes().count(b"\n") >= 2 for p in parts.glob("refined/*/refine.jsonl")))
+    kill_at(process(), lambda: any(parts.glob("refined/*/path.csv")))  # between refine and distill
+    lines = line_count(parts)
+    kill_at(process(), lambda: line_count(parts) >= lines + 2)  # with a distilled network, and more to come
+    kept = rows(parts)
+    assert 1 <= sum(r.stage == "distill" for r in kept) < 3
+    done = command("--config", parts / "config.json", "--out", parts)
+    assert done.exit_code == 0, done.output
+    pd.testing.assert_frame_equal(final(parts), final(out))
+    names = [(r.stage, r.name, r.score_source) for r in rows(parts) if r.stage != "search"]
+    assert len(set(names)) == len(names)
+    assert rows(parts)[: len(kept)] == kept
+
+
+@pytest.mark.slow
+def test_finished_search_goes_on_with_a_stage_that_is_added(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    searched = list(rows(run))
+    done = command("--config", run / "config.json", "--out", run, "--stages", "search,distill", "--loss", "uskd")
+    assert done.exit_code == 0, done.output
+    assert rows(run)[: len(searched)] == searched
+    assert set(final(run)["series"]) == {"found", "distilled", "baseline"}
+    assert "baselines have no teacher here" in done.stderr
+    assert config_from_file(run / "config.json", {}).stages == ("search", "distill")
+    assert load_run(run).front.equals(load_run(finished).front)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"teacher": ""}, "needs --teacher: train:resnet56"),
+        ({"loss": "ndk"}, "unknown loss 'ndk'; did you mean 'nkd'"),
+        ({"loss": "plain"}, "unknown loss 'plain'"),
+        ({"loss": "landmark", "loss_options": {}}, "is for landmarks"),
+        ({"teacher": "train:resnet_20"}, "did you mean 'resnet20'"),
+        ({"teacher": "torchvision:resnet18"}, "knows 1000 classes"),
+        ({"teacher": "file:none.safetensors", "teacher_arch": "resnet20"}, "there is no such file"),
+        ({"loss_options": {"temprature": 2.0}}, "did you mean 'temperature'"),
+        ({"loss": "bdkd", "teacher": "run:a/b"}, "name it with --teacher train:NAME"),
+    ],
+)
+def test_what_no_search_can_mend_is_refused_before_it(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
+    done = command("--config", saved(chain(tmp_path, **changed), tmp_path), "--out", tmp_path / "run")
+    assert done.exit_code == 2, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert not (tmp_path / "run").exists()
