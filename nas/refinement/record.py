@@ -67,7 +67,8 @@ def check_settings(folder: Path, settings: Refinement) -> None:
             raise RunConflict(f"--out {folder} holds a run that is no refinement; name another --out")
         return
     old = msgspec.json.decode(path.read_bytes(), type=Refinement)
-    changed = [k for k in Refinement.__struct_fields__ if k not in ("origin", "search") and getattr(old, k) != getattr(settings, k)]
+    free = {"origin", "search"} | ({"search_in"} if not old.search else set())
+    changed = [k for k in Refinement.__struct_fields__ if k not in free and getattr(old, k) != getattr(settings, k)]
     changed += ["search"] * (settings.search < old.search)  # more may follow later
     if changed:
         what = "; ".join(f"{k} is {getattr(old, k)} there, {getattr(settings, k)} here" for k in changed)
