@@ -57,8 +57,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(run: Path) -> Result:
-    return refined(run, *TWICE, *FLAGS, *SERIAL, "--search", 2, "--out", run / "out")
+def flags(run: Path) -> tuple[object, ...]:
+    """From the slower of the two, so that the space has many networks at the target."""
+    slowest = max((r for r in read_rows(run / "candidates.jsonl") if r.stage == "search"), key=p50_ms)
+    return (run, "--model", slowest.id, *TWICE, *FLAGS, *SERIAL, "--out", run / "out")
+
+
+@pytest.fixture(scope="module")
+def result(flags: tuple[object, ...]) -> Result:
+    return refined(*flags, "--search", 2)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +111,7 @@ def test_network_at_each_target_is_trained_in_full(out: Path) -> None:
     assert steps[-1].id == at[-1]
 
 
-def test_more_can_be_searched_later_but_not_less(run: Path, out: Path) -> None:
-    flags = (run, *TWICE, *FLAGS, *SERIAL, "--out", out)
+def test_more_can_be_searched_later_but_not_less(flags: tuple[object, ...], out: Path) -> None:
     before = read_rows(out / "candidates.jsonl")
     assert "search is 2 there, 1 here" in refused(refined(*flags, "--search", 1))
     done = refined(*flags, "--search", 3)
@@ -142,7 +148,7 @@ def test_search_around_a_seed_without_a_space_goes_on_after_a_kill(out: Path, tm
     assert done.exit_code == 0, done.output
     assert "2 networks of what can be changed of the seed within 5%" in done.stderr
     process = started(*flags, again)
-    wait_until(lambda: len(searched(again)) == 1, process, 240)
+    wait_until(lambda: len(searched(again)) >= 1, process, 240)
     kill(process)
     done = refined(*flags, again, *SERIAL)
     assert done.exit_code == 0, done.output
