@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -19,7 +19,7 @@ from nas.screening import Estimate, Estimates, estimated, is_clear_of
 from nas.store import Candidate, Latency
 from search_spaces.architecture import Architecture
 
-__all__ = ["Meter", "Priced", "Timed"]
+__all__ = ["Latencies", "Meter", "Priced", "Timed"]
 
 PLAN_NAME, PROCESSES = "quick", 3
 
@@ -36,6 +36,24 @@ class Priced(msgspec.Struct, frozen=True, kw_only=True):
 
     latency: Latency
     source: Literal["measured", "store", "estimate"]
+
+
+class Latencies(Protocol):
+    """Where a search's latencies come from, such as a ``Meter``."""
+
+    device: Device
+
+    def price(self, archs: Sequence[Architecture], limit_ms: float | None) -> list[Priced | Failed]:
+        """Each network's latency; an error for one that the device cannot run."""
+        ...
+
+    def look_closer(self, archs: Sequence[Architecture]) -> list[Priced | Failed]:
+        """Times networks that were only estimated before."""
+        ...
+
+    def take_up(self, rows: Sequence[Candidate]) -> None:
+        """Learns from an interrupted search's rows what it knew."""
+        ...
 
 
 class Meter:

@@ -1,7 +1,8 @@
 """The Optuna study that decides: seeded asks, tells in order, both reproducible after a kill at any moment."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -26,13 +27,17 @@ class Proposals:
     that all trials share. Proposal n is drawn by a sampler seeded with (seed, n), and sees what was told before it was asked.
     """
 
-    def __init__(self, config: RunConfig, choices: Mapping[str, Sequence[Pick]], journal: Path) -> None:
+    def __init__(
+        self, config: RunConfig, choices: Mapping[str, Sequence[Pick]], journal: Path, *, excess: Callable[[float], float] | None = None
+    ) -> None:
+        """``excess`` of a latency in ms: above 0 is infeasible; None: that of ``max_ms``."""
         import optuna
 
         if config.sampler not in SAMPLERS:
             raise UnknownName.among("sampler", config.sampler, SAMPLERS)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._config, self._choices = config, choices
+        self._excess = excess or partial(objective.excess, config)
         from optuna.storages.journal import JournalFileBackend
 
         drop_torn_line(journal)
@@ -79,7 +84,7 @@ class Proposals:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
         if not trial.constraints:
-            trial.set_constraint("max_ms", objective.excess(self._config, row.latency.p50_ms))
+            trial.set_constraint("max_ms", self._excess(row.latency.p50_ms))
         self._study.tell(trial, self._values(row))
 
     def _values(self, row: Candidate) -> list[float]:

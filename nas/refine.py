@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 KINDS = "expansion, bottleneck, head, se, kernel, depth"
-OWN = ("target_ms", "target_ratio", "delta", "delta_decay", "steps", "kinds", "keep", "choose", "held_out", "tune_lr", "members")
+OWN = ("delta", "delta_decay", "steps", "kinds", "keep", "choose", "held_out", "tune_lr", "members", "search")
 FLAGS = (
     click.option("--model", metavar="ID", help="The model of RUN to begin with, or the beginning of its id.  [the front's most accurate]"),
     click.option("--seed-model", metavar="NAME", help="Begin with a published network, NAME[@WIDTH], trained first, or with "
                  "torchvision:NAME[:FILE], which has weights and learns the classes first."),
-    click.option("--target-ms", type=float, help="Latency to reach."),
-    click.option("--target-ratio", type=float, help="The same as a share of the seed's measured latency, e.g. 0.7."),
+    click.option("--target-ms", type=float, multiple=True, help="Latency to reach; of several the lowest, and the path's "
+                 "network at each is trained in full."),
+    click.option("--target-ratio", type=float, multiple=True, help="The same as a share of the seed's measured latency, e.g. 0.7."),
     click.option("--out", type=click.Path(path_type=Path), help="Run folder; an unfinished one goes on.  [RUN/refined/ID-TARGET]"),
     click.option("--delta", type=float, help="Least that a step saves, of the seed's latency.  [0.01]"),
     click.option("--delta-decay", type=float, help="Each step's delta over that of the one before, e.g. 0.96.  [1]"),
@@ -34,7 +35,10 @@ FLAGS = (
                  "accuracy.  [ratio]"),
     click.option("--held-out", type=int, help="Training images that proposals are scored on.  [a fifth, at most 5,000]"),
     click.option("--tune-lr", type=float, help="Learning rate of fine-tuning, of the recipe's.  [0.1]"),
-    click.option("--members", type=int, help="Networks of the path that are trained from scratch beside scaled ones.  [3]"),
+    click.option("--members", type=int, help="Networks of the path that are trained from scratch beside scaled ones, where there is "
+                 "one target.  [3]"),
+    click.option("--search", type=int, help="Train so many networks of a search for the latency reached, to compare with.  [0]"),
+    click.option("--epochs", type=int, help="Epochs of each of these; the best three are trained in full.  [5]"),
     click.option("--table", help="Latency table of the device (latency.build_table), to size proposals by; without one MACs do."),
     click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file or config.json of a search: data, recipe."),
     click.option("--data", help="As of nas.search; with RUN its own."),
@@ -78,6 +82,7 @@ def main(
 
     own = {name: flags.pop(name) for name in OWN}
     own = {name: value for name, value in own.items() if value is not None}
+    own |= _targets({name: flags.pop(name) for name in ("target_ms", "target_ratio")}, has_members="members" in own)
     if "kinds" in own:
         own["kinds"] = _kinds(own["kinds"])
     if model and (run is None or seed_model):
@@ -90,11 +95,25 @@ def main(
         raise InvalidConfig("--out must name a folder where there is no RUN")
     task = open_config_task(config)
     seed = _seed(run, model, seed_model, task)
-    settings = Refinement(seed_id=seed.arch.id, origin=seed.origin, **own)
+    settings = Refinement(seed_id=seed.arch.id, origin=seed.origin, search_in=config.space if seed.is_of_space else "", **own)
 
     from nas.refinement.run import refine
 
     refine(config, settings, seed, out or _folder(run, settings), task=task)
+
+
+def _targets(given: dict[str, tuple[float, ...]], *, has_members: bool) -> dict[str, Any]:  # Any: values of a Refinement's fields
+    """The lowest target of each flag, and those on the way to it."""
+    from nas.errors import InvalidConfig
+
+    found: dict[str, Any] = {}
+    for name, values in given.items():
+        if values:
+            found[name], *passing = sorted(set(values))
+            found["passing"] = tuple(reversed(passing))
+    if found.get("passing") and has_members:
+        raise InvalidConfig("--members belongs to one target: with several, the path's network at each is trained in full; leave it out")
+    return found
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -13,18 +15,26 @@ from nas.config import RunConfig
 from nas.cost import count
 from nas.errors import Stopped
 from nas.jobs import DONE, Done, Job, Outcome, recipe_for
-from nas.measuring import Meter, Priced
+from nas.measuring import Latencies, Priced
 from nas.proposals import Proposals
 from nas.samplers import proposal_seed
 from nas.screening import near_the_front
 from nas.store import BANK_FILE, Candidate, RunFolder, by_number
-from search_spaces.architecture import Head
-from search_spaces.space import SearchSpace
+from search_spaces.architecture import Architecture, Head
+from search_spaces.stage import Picks
 
 __all__ = ["SearchRounds"]
 
 FAILURES_IN_A_ROW = 3
 PROPOSALS_PER_TRIAL = 10  # the bound on rejected and repeated proposals
+
+
+class Decoder(Protocol):
+    """What turns picks into architectures, such as a ``SearchSpace``."""
+
+    def decode(self, picks: Picks, head: Head) -> Architecture:
+        """The architecture of a full set of picks."""
+        ...
 
 
 class SearchRounds:
@@ -38,19 +48,23 @@ class SearchRounds:
         self,
         *,
         config: RunConfig,
-        space: SearchSpace,
+        space: Decoder,
         head: Head,
         folder: RunFolder,
         proposals: Proposals,
-        meter: Meter,
+        meter: Latencies,
+        excess: Callable[[float], float] | None = None,
+        proposals_per_trial: int = PROPOSALS_PER_TRIAL,
         overlap: bool = False,
         reserve_s: Callable[["SearchRounds"], float] = lambda rounds: 0.0,
         deadline: float | None = None,
         on_row: Callable[[Candidate], None] = lambda row: None,
     ) -> None:
+        """``excess`` of a latency in ms: above 0 is infeasible; None: that of ``max_ms``. ``proposals`` are told by the same."""
         self.config, self.rows = config, dict(by_number(folder.rows))
         self._space, self._head, self._folder, self._proposals = space, head, folder, proposals
         self._meter, self._lag = meter, 1 if overlap else 0
+        self._excess, self._most = excess or partial(objective.excess, config), config.trials * proposals_per_trial
         self._reserve_s, self._deadline, self._on_row = reserve_s, deadline, on_row
         self._round = 0
         self._queue: deque[Job] = deque()
@@ -124,7 +138,7 @@ class SearchRounds:
         return late
 
     def _ended(self) -> bool:
-        if len(self.rows) >= self.config.trials * PROPOSALS_PER_TRIAL:
+        if len(self.rows) >= self._most:
             self.stopped = f"{len(self.rows)} proposals gave {self.trained} candidates to train: the rest were repeated or over --max-ms"
         return self.trained + len(self._pending) >= self.config.trials or bool(self.stopped) or self._late()
 
@@ -139,7 +153,7 @@ class SearchRounds:
         """Measures those of the finished candidates below ``number`` that a table's estimate leaves near the front of all of them."""
         while near := near_the_front(self.config, [self.rows[n] for n in sorted(self.rows) if n < number]):
             found = self._meter.look_closer([r.arch for r in near])
-            rows = [_measured(self.config, row, result) for row, result in zip(near, found, strict=True)]
+            rows = [_measured(self._excess, row, result) for row, result in zip(near, found, strict=True)]
             self._folder.append(*rows)
             self.rows |= {r.number: r for r in rows if r.number is not None}
             self._by_id |= {r.id: r for r in rows}
@@ -181,7 +195,7 @@ class SearchRounds:
                 continue
             self._failures["measuring"] = 0
             priced = msgspec.structs.replace(draft, cost=count(draft.arch), latency=result.latency, latency_source=result.source)
-            if objective.excess(self.config, result.latency.p50_ms) > 0:
+            if self._excess(result.latency.p50_ms) > 0:
                 self._settle(msgspec.structs.replace(priced, status="infeasible", epochs=0))
             elif self.trained + len(self._queue) + self._out < self.config.trials:
                 self._pending[draft.id] = priced
@@ -223,11 +237,11 @@ class SearchRounds:
         self._on_row(row)
 
 
-def _measured(config: RunConfig, row: Candidate, result: Priced | Failed) -> Candidate:
+def _measured(excess: Callable[[float], float], row: Candidate, result: Priced | Failed) -> Candidate:
     """The row of a candidate that was trained on an estimate, with its measured latency."""
     if isinstance(result, Failed):
         return msgspec.structs.replace(row, status="failed", latency=None, latency_source="", error=str(result))
-    status = "infeasible" if objective.excess(config, result.latency.p50_ms) > 0 else "trained"
+    status = "infeasible" if excess(result.latency.p50_ms) > 0 else "trained"
     return msgspec.structs.replace(row, status=status, latency=result.latency, latency_source=result.source)
 
 

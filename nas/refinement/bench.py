@@ -54,8 +54,12 @@ class Bench:
     @property
     def target_ms(self) -> float:
         """The latency to reach."""
-        ratio = self.settings.target_ratio
-        return self.settings.target_ms or self.seed_latency.p50_ms * (ratio or 0.0)
+        return self.targets_ms(self.seed_latency.p50_ms)[-1]
+
+    def targets_ms(self, seed_ms: float) -> tuple[float, ...]:
+        """The latencies passed on the way, then the one to reach, where the seed takes ``seed_ms``."""
+        last = self.settings.target_ms or self.settings.target_ratio or 0.0
+        return tuple(target * (1.0 if self.settings.target_ms else seed_ms) for target in (*self.settings.passing, last))
 
     @property
     def least_ms(self) -> float:
@@ -108,8 +112,13 @@ def refuse_impossible(bench: Bench) -> None:
     """
     seed, target, where = bench.seed_latency, bench.target_ms, bench.device.info().name
     own = ms(seed.p50_ms, seed.low_ms, seed.high_ms)
-    if target >= seed.p50_ms:
-        raise InvalidConfig(f"--target-ms {target:g} is no less than what {bench.seed.origin} takes on {where}, {own}: nothing to refine")
+    if above := [t for t in bench.targets_ms(seed.p50_ms) if t >= seed.p50_ms]:
+        raise InvalidConfig(f"--target-ms {above[0]:g} is no less than what {bench.seed.origin} takes on {where}, {own}: nothing to refine")
+    if bench.least_ms > seed.p50_ms - target:
+        raise NothingFeasible(
+            f"{where} is too restless to tell {three_digits(target)} ms from what {bench.seed.origin} takes, {own}: a step must save twice "
+            "its ±; let nothing else run there and start again, or ask for less"
+        )
     least = _latency(bench.meter, smallest(bench.seed.arch, bench.settings.kinds))
     if least.low_ms > target:
         raise NothingFeasible(

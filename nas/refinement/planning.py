@@ -6,11 +6,12 @@ from latency.console import count, duration, ms, three_digits
 from nas.cost import count as cost_of
 from nas.forecast import measured_speed
 from nas.models import Network
+from nas.refinement.aimed import FINALISTS
 from nas.refinement.bench import Bench
 from nas.refinement.forecast import measured_tuning, steps_left
 from nas.refinement.places import places
 from nas.refinement.pricing import anchored
-from nas.refinement.sizing import Proposal, sized
+from nas.refinement.sizing import Proposal, reachable
 from nas.refinement.steps import tuning_recipe
 from nas.store import Candidate
 
@@ -37,38 +38,44 @@ def say_plan(bench: Bench, seed: Candidate, network: Network, *, done: int) -> N
     say, settings, latency, task = bench.console.say, bench.settings, bench.seed_latency, bench.task
     for note in task.notes:
         bench.console.warn(note)
-    proposals, looked_up_ms = _first_proposals(bench)
+    proposals, cut_ms, looked_up_ms = _first_proposals(bench)
     figure, share = ms(latency.p50_ms, latency.low_ms, latency.high_ms), 100 * bench.target_ms / latency.p50_ms
-    steps = steps_left(latency.p50_ms, bench.target_ms, bench.delta_ms, settings.delta_decay)
+    steps = steps_left(latency.p50_ms, bench.target_ms, cut_ms, settings.delta_decay)
     macs, held_out = count(cost_of(seed.arch).macs), bench.part.held_out
     say(f"seed     {macs} MACs, {figure} on {bench.device.info().name}, held-out {seed.score or 0.0:.3f}")
     say(f"data     {task.data}: {len(task.train):,} training images, {held_out:,} of them held out to choose by")
-    say(f"target   {three_digits(bench.target_ms)} ms, {share:.0f} % of the seed; proposals are sized by {bench.pricing.name}")
+    passing = "".join(f"{three_digits(t)} and then " for t in bench.targets_ms(latency.p50_ms)[:-1])
+    say(f"target   {passing}{three_digits(bench.target_ms)} ms, {share:.0f} % of the seed; proposals are sized by {bench.pricing.name}")
     _say_doubts(bench)
     if done:
         say(f"taking up {bench.out}: {done} steps are done")
-    say(f"plan     ~{steps} steps that save {three_digits(bench.delta_ms)} ms each, of ~{len(proposals)} proposals (looked up in "
+    say(f"plan     ~{steps} steps that save {three_digits(cut_ms)} ms each, of ~{len(proposals)} proposals (looked up in "
         f"{looked_up_ms:.0f} ms) that are each trained for {settings.steps} steps,")  # fmt: skip
+    if settings.search:
+        say(f"         then {settings.search} networks of a search for the latency reached for {bench.config.epochs} epochs,")
     say(f"         then {_full_count(bench)} networks for {bench.config.final_epochs} epochs")
     speed = measured_tuning(network, task, tuning_recipe(bench.config, settings), bench.part)
     step_s = speed.seconds(bench.part, trainings=len(proposals) + 1, workers=bench.workers)
     smaller = (1 + share / 100) / 2  # networks shrink on the way, and the scaled ones are as small
-    epochs_s = bench.config.final_epochs * len(task.train) / bench.config.recipe.batch * speed.step_s
-    all_s = smaller * (steps * step_s + epochs_s * _full_count(bench) / bench.workers)
+    epoch_s = len(task.train) / bench.config.recipe.batch * speed.step_s
+    epochs = bench.config.final_epochs * _full_count(bench) + bench.config.epochs * settings.search
+    all_s = smaller * (steps * step_s + epochs * epoch_s / bench.workers)
     say(f"time     ~{duration(step_s)} for the first step, {bench.workers} at a time; ~{duration(all_s)} in all; Ctrl-C keeps what is done")
 
 
-def _first_proposals(bench: Bench) -> tuple[list[Proposal], float]:
-    """Those of the first step, and the milliseconds that finding them takes."""
+def _first_proposals(bench: Bench) -> tuple[list[Proposal], float, float]:
+    """Those of the first step, the milliseconds that each saves at least, and those that finding them takes."""
     began = time.perf_counter()
     arch, seed_ms = bench.seed.arch, bench.seed_latency.p50_ms
-    found = sized(arch, places(arch, bench.settings.kinds), seed_ms - bench.delta_ms, anchored(bench.pricing.ms, arch, seed_ms))
-    return found, 1000 * (time.perf_counter() - began)
+    cut_ms = min(bench.delta_ms, seed_ms - bench.target_ms)
+    found, cut_ms = reachable(arch, places(arch, bench.settings.kinds), seed_ms, cut_ms, anchored(bench.pricing.ms, arch, seed_ms))
+    return found, cut_ms, 1000 * (time.perf_counter() - began)
 
 
 def _full_count(bench: Bench) -> int:
-    """The last network both ways, the other members, the seed, and a scaled network beside each member."""
-    return 2 + 2 * bench.settings.members
+    """The last network both ways, the other members, the seed, a scaled network beside each member, and the best of a search."""
+    settings = bench.settings
+    return 2 + 2 * (len(settings.passing) + 1 if settings.passing else settings.members) + min(settings.search, FINALISTS)
 
 
 def _say_doubts(bench: Bench) -> None:

@@ -9,13 +9,14 @@ from latency.piece_work import piece_work
 from nas.refinement.sizing import Estimate
 from search_spaces.architecture import Architecture, pieces
 
-__all__ = ["ByMacs", "ByTable", "Pricing", "anchored", "open_pricing"]
+__all__ = ["ByMacs", "ByTable", "Pricing", "anchored", "open_pricing", "paced"]
 
 
 class Pricing(Protocol):
-    """Where estimates come from; ``name`` is for people."""
+    """Where estimates come from; ``name`` is for people. ``doubt``: by what share a measurement may well differ even at the right pace."""
 
     name: str
+    doubt: float
 
     def ms(self, archs: Sequence[Architecture]) -> list[float]:
         """A figure for each that rises with its latency; of a table the latency itself."""
@@ -28,6 +29,8 @@ class Pricing(Protocol):
 
 class ByTable:
     """Estimates of a latency table; it guesses pieces of widths that were not measured, with a wider interval."""
+
+    doubt = 0.0
 
     def __init__(self, table: LatencyTable) -> None:
         self._table = table
@@ -47,6 +50,7 @@ class ByMacs:
     """Multiply-accumulates in millions: for want of a table; on most devices a poor guide between kinds of layers."""
 
     name = "MACs"
+    doubt = 0.3
 
     def ms(self, archs: Sequence[Architecture]) -> list[float]:
         """Millions of MACs."""
@@ -77,10 +81,15 @@ def anchored(price: Callable[[Sequence[Architecture]], list[float]], arch: Archi
         MissingPieces: ``arch`` itself cannot be.
     """
     (own,) = price([arch])
+    return paced(price, measured_ms / own)
+
+
+def paced(price: Callable[[Sequence[Architecture]], list[float]], factor: float) -> Estimate:
+    """Estimates times a factor; infinite for what cannot be estimated."""
 
     def estimate(archs: Sequence[Architecture]) -> list[float]:
         try:
-            return [ms * measured_ms / own for ms in price(archs)]
+            return [ms * factor for ms in price(archs)]
         except MissingPieces as error:
             lacking = set(error.pieces)
         able = [lacking.isdisjoint(pieces(a)) for a in archs]

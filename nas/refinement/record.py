@@ -10,7 +10,7 @@ from nas.refinement.settings import Refinement
 from nas.store import append_rows, drop_torn_line, write_atomic
 from search_spaces.architecture import Architecture
 
-__all__ = ["Record", "Tried", "check_settings", "open_record"]
+__all__ = ["Record", "Tried", "check_settings", "is_finished", "open_record"]
 
 ROWS, SETTINGS = "refine.jsonl", "refine.json"
 
@@ -67,11 +67,19 @@ def check_settings(folder: Path, settings: Refinement) -> None:
             raise RunConflict(f"--out {folder} holds a run that is no refinement; name another --out")
         return
     old = msgspec.json.decode(path.read_bytes(), type=Refinement)
-    compared = [k for k in Refinement.__struct_fields__ if k != "origin"]
-    changed = [k for k in compared if getattr(old, k) != getattr(settings, k)]
+    free = {"origin", "search"} | ({"search_in"} if not old.search else set())
+    changed = [k for k in Refinement.__struct_fields__ if k not in free and getattr(old, k) != getattr(settings, k)]
+    changed += ["search"] * (settings.search < old.search)  # more may follow later
     if changed:
         what = "; ".join(f"{k} is {getattr(old, k)} there, {getattr(settings, k)} here" for k in changed)
         raise RunConflict(f"--out {folder} holds another refinement ({what}); name another --out")
+
+
+def is_finished(folder: Path, settings: Refinement) -> bool:
+    """Whether the run in a folder has all that these settings, checked before, ask for."""
+    if not (folder / "path.csv").exists():
+        return False
+    return settings.search == msgspec.json.decode((folder / SETTINGS).read_bytes(), type=Refinement).search
 
 
 def open_record(folder: Path, settings: Refinement) -> Record:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from latency.console import Console, ms
+from nas.refinement.aimed import SEARCHED
 from nas.refinement.choice import standard_error
 from nas.refinement.places import described, size_at
 from nas.refinement.record import Tried
@@ -25,6 +26,7 @@ SERIES = {  # of the rows with a full training: label, colour, marker, line
     "scaled": ("seed, all widths scaled, trained from scratch", "C0", "s", "--"),
     "refined": ("path, trained from scratch", "C3", "o", "-"),
     "tuned": ("path, fine-tuned long", "C1", "D", ":"),
+    "searched": ("best of a search for the last latency, trained from scratch", "C2", "^", "none"),
 }
 
 
@@ -36,12 +38,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tried: tuple[Tried, ...]
     held_out: int
     test_images: int
-    target_ms: float
+    targets_ms: tuple[float, ...]  # those passed on the way, then the last
     device: str
 
 
 def write_csv(report: Report, file: Path) -> None:
-    """Writes the path's steps (series ``path``), then the full trainings (``scaled``, ``refined``, ``tuned``), each by falling latency."""
+    """Writes the path's steps (series ``path``), then the full trainings (series of ``SERIES``), each by falling latency."""
     import pandas as pd
 
     steps = [_step_cells(report, i) for i in range(len(report.path))]
@@ -64,8 +66,10 @@ def draw(report: Report, file: Path) -> None:
         rows = sorted((r for r in report.finals if _series(r) == series), key=_p50)
         scored = [(r, r.test_score, standard_error(r.test_score or 0.0, report.test_images)) for r in rows]
         _points(axes, scored, f"{label} (test)", colour, marker, line)
-    axes.axvline(report.target_ms, color="0.8", zorder=0)
-    axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval; the line is the target\n{report.device}")
+    for target_ms in report.targets_ms:
+        axes.axvline(target_ms, color="0.8", zorder=0)
+    lines = "the line is the target" if len(report.targets_ms) == 1 else "the lines are the targets"
+    axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval; {lines}\n{report.device}")
     axes.set_ylabel("accuracy in %, ± one standard error")
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
@@ -98,6 +102,8 @@ def show(out: Path, console: Console) -> None:
 def _series(row: Candidate) -> str:
     if row.score_source == "tuned":
         return "tuned"
+    if row.baseline.startswith(SEARCHED):
+        return "searched"
     return "scaled" if row.baseline else "refined"
 
 

@@ -21,18 +21,20 @@ from nas.executors import EXECUTORS
 from nas.finals import Baseline, final_plan
 from nas.jobs import Done, JobSource, Stages, open_config_task
 from nas.models import Network, build
+from nas.refinement.aimed import found_best, open_search
 from nas.refinement.bench import Bench, open_bench, refuse_impossible
 from nas.refinement.beside import timed_beside
 from nas.refinement.carry import matched
 from nas.refinement.longer import Full, FullTrainings
 from nas.refinement.part import parted
 from nas.refinement.planning import say_plan, say_seed_training
-from nas.refinement.record import Record, check_settings, open_record
+from nas.refinement.record import Record, check_settings, is_finished, open_record
 from nas.refinement.report import Report, draw, show, write_csv
 from nas.refinement.scaling import scaled_to
 from nas.refinement.seeds import Seed
 from nas.refinement.settings import Refinement
 from nas.refinement.steps import Steps
+from nas.rounds import SearchRounds
 from nas.store import Candidate, Latency, RunFolder, check_out, open_run, read_rows, write_atomic
 from nas.tasks.task import Task
 from nas.weights import load, save
@@ -63,7 +65,7 @@ def refine(
     console = console or open_console()
     check_out(out, config)
     check_settings(out, settings)
-    if (out / "path.csv").exists():
+    if is_finished(out, settings):
         console.say(f"{out} is complete")
         show(out, console)
         return
@@ -71,12 +73,17 @@ def refine(
         if bench.is_new:
             refuse_impossible(bench)
         with open_run(out, config) as folder:
+            (out / "path.csv").unlink(missing_ok=True)  # a finished run that is to search more is finished no longer
             record = open_record(out, settings)
             write_atomic(out / "environment.json", outputs.environment_text(bench.task, None, bench.device.info(), bench.meter.plan))
             _clear_leftovers(folder)
             _keep_seed(bench)
             console.say(f"refining {seed.origin} in {out}")
-            _finish(bench, record, *_run(bench, folder, record))
+            try:
+                _finish(bench, record, *_run(bench, folder, record))
+            except BaseException:
+                console.say(f"what is done is kept in {out}: the same command goes on from there")
+                raise
 
 
 def _clear_leftovers(folder: RunFolder) -> None:
@@ -100,6 +107,7 @@ def _keep_seed(bench: Bench) -> None:
 def _run(bench: Bench, folder: RunFolder, record: Record) -> tuple[Steps, FullTrainings]:
     """Trains the seed where that is to be done, goes along the path, trains in full."""
     opened: list[Steps] = []
+    searched: list[SearchRounds] = []
     full: list[FullTrainings] = []
 
     def open_full(wanted: Sequence[Full]) -> JobSource:
@@ -111,11 +119,18 @@ def _run(bench: Bench, folder: RunFolder, record: Record) -> tuple[Steps, FullTr
         opened.append(_open_steps(bench, folder, record, lines))
         return opened[-1]
 
+    def open_searched() -> JobSource:
+        lines.close()
+        _members(bench, opened[-1])  # where there is no path, there is no latency to search for
+        searched.append(open_search(bench, folder.path, opened[-1].path, lines))
+        return searched[-1]
+
     with contextlib.ExitStack() as lines:
         untrained = [] if bench.seed.is_trained else [_seed_training(bench)]
         if untrained and not any(r.stage == "refine" for r in folder.rows):
             say_seed_training(bench)
-        stages = Stages([lambda: open_full(untrained), open_steps, lambda: open_full(_wanted(bench, opened[-1]))])
+        found = [open_searched] if bench.settings.search else []
+        stages = Stages([lambda: open_full(untrained), open_steps, *found, lambda: open_full(_wanted(bench, opened[-1], searched))])
         if not isinstance(stages.peek(), Done):
             EXECUTORS[bench.config.executor](stages, bench.config, workers=bench.workers)
     return opened[-1], full[-1]
@@ -178,20 +193,34 @@ def _loaded(arch: Architecture, weights: Path) -> Network:
     return network
 
 
-def _wanted(bench: Bench, steps: Steps) -> list[Full]:
-    """The full trainings: the last network both ways, members of the path, the seed and its scaled relatives at their latencies."""
+def _members(bench: Bench, steps: Steps) -> list[Candidate]:
+    """The path's networks that are trained from scratch, the last among them: those at the targets, or evenly spread ones.
+
+    Raises:
+        Stopped: there is no path.
+    """
+    seed, *taken = steps.path
+    if not taken:
+        raise Stopped(f"no step was possible, so there is nothing to train in full: {steps.stopped}")
+    if not bench.settings.passing:
+        return [steps.path[i] for i in pareto.spread(range(len(steps.path)), bench.settings.members + 1)[1:]]
+    at = [next((r for r in taken if _p50(r) <= target), taken[-1]) for target in bench.targets_ms(_p50(seed))]
+    return list({r.id: r for r in at}.values())
+
+
+def _wanted(bench: Bench, steps: Steps, searched: Sequence[SearchRounds]) -> list[Full]:
+    """The full trainings: the last network both ways, members of the path, the seed and its scaled relatives at their latencies, and
+    the best that a search found."""
+    members, path, last = _members(bench, steps), steps.path, steps.path[-1]
     if steps.stopped:
         bench.console.warn(steps.stopped)
-    path, last = steps.path, steps.path[-1]
-    if len(path) == 1:
-        raise Stopped("no step was possible, so there is nothing to train in full")
-    members = [path[i] for i in pareto.spread(range(len(path)), bench.settings.members + 1)[1:]]
     relatives = _relatives(bench, path[0], members)
     return [
         Full(arch=last.arch, parent_id=last.parent_id, init=bench.out / last.weights),
         Full(arch=bench.seed.arch, label=SEED_LABEL),
         *(Full(arch=r.arch, parent_id=r.parent_id) for r in members),
         *(Full(arch=b.arch, label=b.label) for b in relatives),
+        *(full for rounds in searched for full in found_best(rounds, bench.console.say)),
     ]
 
 
@@ -221,16 +250,16 @@ def _finish(bench: Bench, record: Record, steps: Steps, full: FullTrainings) -> 
     measured = _measured(bench, [*steps.path, *full.rows])
     path, rows = measured[: len(steps.path)], measured[len(steps.path) :]
     seed, best = path[0], max((r for r in rows if r.id == path[-1].id), key=lambda r: r.score or 0.0, default=None)
-    target_ms = bench.settings.target_ms or (bench.settings.target_ratio or 0.0) * _p50(seed)  # at the device's speed of now
+    targets_ms = bench.targets_ms(_p50(seed))  # at the device's speed of now
     if best:
         RunFolder(path=bench.out, rows=()).append(best)  # of several rows of an architecture the last is exported
         bench.console.say(f"{_named(best)} is the better of fine-tuned and trained from scratch on valid, and is kept")
-        _say_how_it_ended(bench, seed, best, target_ms)
+        _say_how_it_ended(bench, seed, best, targets_ms[-1])
     by_id = {r.id: r for r in sorted(rows, key=lambda r: r.score or 0.0)}
     outputs.write_front(list(by_id.values()), bench.out / "front.csv")
     report = Report(
         path=tuple(path), finals=tuple(rows), tried=tuple(record.rows), held_out=bench.part.held_out,
-        test_images=len(bench.task.test()), target_ms=target_ms, device=bench.device.info().name,
+        test_images=len(bench.task.test()), targets_ms=targets_ms, device=bench.device.info().name,
     )  # fmt: skip
     draw(report, bench.out / "path.png")
     write_csv(report, bench.out / "path.csv")

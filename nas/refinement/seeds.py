@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +27,16 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seed:
-    """An architecture for the task and what is known of its weights; ``state`` lacks or misfits tensors where it was not trained on it."""
+    """An architecture for the task and what is known of its weights; ``state`` lacks or misfits tensors where it was not trained on it.
+
+    ``is_of_space``: it comes from a search, in the space of which others can be looked for.
+    """
 
     arch: Architecture
     origin: str
     state: State | None
     is_trained: bool
+    is_of_space: bool = False
 
 
 def seed_of_run(run: Run, model: str | None, task: Task) -> Seed:
@@ -48,7 +52,8 @@ def seed_of_run(run: Run, model: str | None, task: Task) -> Seed:
             f"{row.id} of {run.path} has no weights to begin with ({path} is not there): make them again with "
             f"python -m nas.search --config {run.path}/config.json --out NEW, or name another seed with --seed-model"
         )
-    return _fitted(row.arch, load(path), task, f"{row.baseline or row.id} of {run.path}")
+    seed = _fitted(row.arch, load(path), task, f"{row.baseline or row.id} of {run.path}")
+    return replace(seed, is_of_space=any(r.number is not None for r in run.rows) and not (run.path / "refine.json").exists())
 
 
 def named_seed(spec: str, task: Task) -> Seed:

@@ -27,6 +27,7 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     origin: str  # where it comes from, for people
     target_ms: float | None = None
     target_ratio: float | None = None  # of the seed's measured latency
+    passing: tuple[float, ...] = ()  # targets on the way, in ms or as ratios like the last: the path's network at each is trained in full
     delta: float = 0.01  # least that a step saves, of the seed's latency (MobileNetV3)
     delta_decay: float = 1.0  # each step's delta of that before; below 1 is NetAdapt's schedule
     steps: int = 100  # T: optimizer steps of each proposal's fine-tuning
@@ -35,7 +36,9 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     choose: Choice = "ratio"
     held_out: int | None = None  # training images to score on; None: a fifth, at most 5,000
     tune_lr: float = 0.1  # learning rate of fine-tuning, of the recipe's
-    members: int = 3  # networks of the path that are trained from scratch beside scaled ones; the last always
+    members: int = 3  # networks of the path that are trained from scratch beside scaled ones, the last always; without ``passing``
+    search: int = 0  # networks that a search for the last one's latency trains, to be compared with
+    search_in: str = ""  # the space of that search; "": that of the seed's own places
 
     def __post_init__(self) -> None:
         for rule, holds in self._rules().items():
@@ -55,6 +58,9 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             f"--held-out must be at least 2 images, got {self.held_out}": self.held_out is None or self.held_out >= 2,
             f"--tune-lr must be above 0 and at most 1, got {self.tune_lr}": 0 < self.tune_lr <= 1,
             f"--members must be at least 1, got {self.members}": self.members >= 1,
+            f"targets on the way must lie above the last one, got {self.passing}": all(p > (ratio or ms or 0.0) for p in self.passing),
+            f"each --target-ratio must lie below 1, got {self.passing}": ratio is None or all(p < 1 for p in self.passing),
+            f"--search must not be negative, got {self.search}": self.search >= 0,
         }
 
 

@@ -9,9 +9,10 @@ import msgspec
 from nas.refinement.places import Place, menu, shrunk
 from search_spaces.architecture import Architecture
 
-__all__ = ["Estimate", "Proposal", "sized"]
+__all__ = ["Estimate", "Proposal", "reachable", "sized"]
 
 PEEKED = 2  # sizes above the one found that are looked at too: a width that is no multiple of 16 can be the slower one
+HALVINGS = 3  # of a step that no single proposal reaches
 STRIDE = 4  # at most so many times as far down as before: of much smaller sizes an estimate may know little
 
 Estimate = Callable[[Sequence[Architecture]], Sequence[float]]
@@ -53,6 +54,21 @@ def sized(arch: Architecture, places: Sequence[Place], limit_ms: float, estimate
     look((place, i) for place, high in found.items() for i in _above(high))
     best = {place: next(i for i in (*_above(high), high) if ms[place, i] <= limit_ms) for place, high in found.items()}
     return [Proposal(place=p, size=menus[p][i], arch=shrunk(arch, p, menus[p][i]), ms=ms[p, i]) for p, i in best.items()]
+
+
+def reachable(
+    arch: Architecture, places: Sequence[Place], now_ms: float, cut_ms: float, estimate: Estimate
+) -> tuple[list[Proposal], float]:
+    """The proposals that save ``cut_ms`` of ``now_ms``; where there are none, those that save half of it, and so on to an eighth.
+
+    Returns:
+        The proposals, and what they save at least; none where no place saves an eighth.
+    """
+    for halving in range(HALVINGS + 1):
+        least_ms = cut_ms / 2**halving
+        if found := sized(arch, places, now_ms - least_ms, estimate):
+            return found, least_ms
+    return [], least_ms
 
 
 def _above(index: int) -> range:

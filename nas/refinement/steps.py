@@ -26,7 +26,7 @@ from nas.refinement.places import described, places, size_at
 from nas.refinement.pricing import Pricing, anchored
 from nas.refinement.record import Record, Tried
 from nas.refinement.settings import Refinement
-from nas.refinement.sizing import Proposal, sized
+from nas.refinement.sizing import Proposal, reachable
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Latency, RunFolder
 from nas.tasks.task import Task
@@ -35,7 +35,6 @@ from search_spaces.architecture import Architecture
 
 __all__ = ["Steps", "tuning_recipe"]
 
-HALVINGS = 4  # of a step that no single proposal reaches
 MEASURED = 3  # proposals of a step that are measured, in order of merit, to find one that the device finds faster
 FAILURES_IN_A_ROW = 3
 STEP_SEED = 2_000_000_011  # not the seeds of a search's proposals
@@ -159,18 +158,20 @@ class Steps:
 
     def _sized(self, current: Candidate) -> list[Proposal]:
         estimate = anchored(self._pricing.ms, current.arch, self.current_ms)
-        options, cut_ms = places(current.arch, self._settings.kinds), self.cut_ms
-        for halving in range(HALVINGS):
-            found = sized(current.arch, options, self.current_ms - cut_ms / 2**halving, estimate)
-            if found:
-                if halving:
-                    self._say(f"no single change saves {three_digits(cut_ms)} ms: step {len(self.path)} takes 1/{2**halving} of that")
-                return found
-        self.stopped = (
-            f"no single change saves {three_digits(cut_ms / 2 ** (HALVINGS - 1))} ms any more: the path ends at "
-            f"{three_digits(self.current_ms)} ms; more --kinds, or a smaller --delta, may go further"
-        )
-        return []
+        cut_ms = self.cut_ms
+        found, least_ms = reachable(current.arch, places(current.arch, self._settings.kinds), self.current_ms, cut_ms, estimate)
+        if not found:
+            further = "more --kinds, or a smaller --delta" if cut_ms > self._least_ms else "more --kinds, or a device that is less busy"
+            self.stopped = (
+                f"no single change saves {three_digits(least_ms)} ms any more: the path ends at {three_digits(self.current_ms)} ms; "
+                f"{further}, may go further"
+            )
+        elif least_ms < cut_ms:
+            lost = ", less than one measurement can tell" if least_ms < self._least_ms else ""
+            self._say(
+                f"no single change saves {three_digits(cut_ms)} ms: step {len(self.path)} takes 1/{cut_ms / least_ms:.0f} of that{lost}"
+            )
+        return found
 
     def _job(self, arch: Architecture, step: int) -> Job:
         folder, own = self._folder.path.resolve() / "weights", arch.id == self.path[-1].id

@@ -233,6 +233,13 @@ def test_impossible_target_is_refused_before_work_with_the_floor(run: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_device_too_restless_for_the_target_is_refused_before_work(run: Path, tmp_path: Path) -> None:
+    said = refused(refined(run, "--target-ratio", 0.995, *QUICK, "--device", "fake:noise=0.3", "--out", tmp_path / "out"))
+    assert "is too restless to tell " in said
+    assert "let nothing else run there" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_many_held_out_images_are_refused(run: Path, tmp_path: Path) -> None:
     flags = ("--target-ratio", 0.8, *QUICK, "--held-out", 5000, "--out", tmp_path / "out")
     assert "--held-out must be 3 (one image of each class) to" in refused(refined(run, *flags))

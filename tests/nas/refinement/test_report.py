@@ -36,7 +36,7 @@ def report() -> Report:
             row(SMALL, 1.5, stage="final", score=0.72, test_score=0.66, score_source="tuned", epochs=3),
         ),
         tried=(Tried(step=1, parent_id=SEED.id, arch=SMALL, place=PLACE, size=128, ms=1.45, score=0.75, score_se=0.01),),
-        held_out=1875, test_images=900, target_ms=1.5, device="a device",
+        held_out=1875, test_images=900, targets_ms=(1.5,), device="a device",
     )  # fmt: skip
 
 

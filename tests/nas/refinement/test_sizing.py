@@ -5,7 +5,7 @@ import pytest
 from nas.cost import count
 from nas.refinement.places import KINDS, menu, places, shrunk
 from nas.refinement.pricing import ByMacs
-from nas.refinement.sizing import sized
+from nas.refinement.sizing import reachable, sized
 from search_spaces import Architecture
 from tests.nas.refinement.samples import CHAIN, many
 
@@ -68,3 +68,18 @@ def test_all_places_are_estimated_together_in_few_calls() -> None:
     assert len(calls) <= 15
     assert sum(calls) <= 10 * len(places(arch, KINDS))
     assert len(found) > 10
+
+
+def test_step_that_no_place_reaches_is_halved_until_one_does() -> None:
+    (now,) = price([CHAIN])
+    options = places(CHAIN, ("kernel",))
+    saves = {place: now - price([shrunk(CHAIN, place, menu(CHAIN, place)[-1])])[0] for place in options}
+    most = max(saves.values())
+    found, least = reachable(CHAIN, options, now, 3 * most, price)  # 3/2 of the most is too much still, 3/4 is not
+    assert least == pytest.approx(3 / 4 * most)
+    assert {p.place for p in found} == {place for place, saved in saves.items() if saved >= least}
+
+
+def test_step_that_no_place_reaches_at_an_eighth_has_no_proposals() -> None:
+    (now,) = price([CHAIN])
+    assert reachable(CHAIN, places(CHAIN, ("kernel",)), now, 0.99 * now, price)[0] == []
