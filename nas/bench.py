@@ -1,7 +1,6 @@
 """Everything a search works with, opened from its configuration: data, space, device and its meter, the cores for each."""
 
 import contextlib
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from latency.table import LatencyTable, open_table
 from latency.table_text import other_kernel
 from nas.budget.split import Plan
 from nas.config import RunConfig
+from nas.cores import usable_cores
 from nas.errors import NothingFeasible, UnknownName
 from nas.jobs import open_config_task
 from nas.measuring import Meter
@@ -88,7 +88,7 @@ def open_bench(config: RunConfig, out: Path, console: Console, *, began: float, 
         stack.callback(store.close)
         task = open_config_task(config)
         space = open_space(config.space, width=config.width, input_chw=task.input_chw)
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+        cores = usable_cores()
         overlap = overlaps(config, device.info().kind, len(cores))
         apart = overlap and device.info().kind == "local" and len(cores) > config.threads
         cpus, measuring = shared_out(cores, _core_classes(), config.threads) if apart else ((), ())

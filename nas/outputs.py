@@ -16,6 +16,7 @@ from latency.console import Console, count, ms
 from nas import pareto
 from nas.calibration import draw_reliability
 from nas.config import RunConfig
+from nas.cores import usable_cores
 from nas.errors import RunConflict
 from nas.finals import Baseline
 from nas.store import Candidate, write_atomic
@@ -59,7 +60,7 @@ def environment_text(task: Task, space: SearchSpace | None, device: DeviceInfo, 
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": _cores(),
+        "cores": len(usable_cores()),
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _commit(),
         "data": {"spec": task.data, "sha256": task.data_sha256, "notes": list(task.notes)},
@@ -281,11 +282,6 @@ def _cpu() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _space_sha256(space: SearchSpace) -> str:

@@ -61,12 +61,15 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class BankPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a bank of shared weights is trained: each step runs the space's largest network, its smallest, and ``randoms`` others.
+    """How a bank of shared weights is trained.
 
-    The largest learns from the labels. ``teacher`` of the others: ``largest``, its logits in that step; ``average``, those of the
-    largest network with the moving average of the bank's weights (one forward pass more); ``labels``, none.
+    ``sampling``: what each step runs. ``sandwich``: the space's largest network, its smallest, and ``randoms`` others; ``widening``: a
+    trunk, and ``randoms`` networks that differ from it in one stage at first and in all of them later. The first of a step learns from the
+    labels. ``teacher`` of the others: ``largest``, the first one's logits in that step; ``average``, those of the first with the moving
+    average of the bank's weights (one forward pass more); ``labels``, none.
     """
 
+    sampling: Literal["sandwich", "widening"] = "sandwich"
     randoms: int = 2
     teacher: Literal["largest", "average", "labels"] = "largest"
     recipe: Recipe = Recipe(epochs=30)

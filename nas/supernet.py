@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from nas.sharing.bank import Bank, Skeleton, laid_out, new_bank, parameters, par
 from nas.sharing.bank_file import Notes, Stamp, load_bank, refuse_other, save_bank
 from nas.sharing.sandwich import Sandwich, counted
 from nas.sharing.slices import Gradient, SliceOptimizer, clip, merged
+from nas.sharing.widening import Widening
 from nas.tasks.task import Task
 from nas.train import learning_rate, precision, seeded
 from search_spaces.architecture import Architecture
@@ -29,6 +30,7 @@ from search_spaces.space import SearchSpace
 __all__ = ["BankFit", "BankTraining", "train_bank"]
 
 SAVE_S = 30.0
+SAMPLINGS: Mapping[str, Callable[[SearchSpace, int], Sandwich | Widening]] = {"sandwich": Sandwich.of, "widening": Widening.of}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +104,7 @@ class BankTraining:
         self.live = new_bank(space, task.head, generator=generator, device=device)
         self.average = {name: tensor.clone() for name, tensor in self.live.items()}
         self.optimizer = SliceOptimizer(parameters(self.live), plan.recipe)
-        self.sandwich = Sandwich.of(space, plan.randoms)
+        self.sampling = SAMPLINGS[plan.sampling](space, plan.randoms)
         self.usage: dict[str, dict[str, int]] = {}
         self.step, self.losses, self.loss_sum = 0, list[float](), 0.0
         self.bf16 = precision(plan.recipe, device) == "bf16"
@@ -133,7 +135,8 @@ class BankTraining:
             epoch, i = divmod(self.step, self.feed.epoch_steps)
             if i == 0 or not len(order):
                 order = self.feed.order(self._generator(_Streams.ORDER, epoch))
-            picked = self.sandwich.picks(self.usage, np.random.default_rng((self.seed, _Streams.NETWORKS, self.step)))
+            rng = np.random.default_rng((self.seed, _Streams.NETWORKS, self.step))
+            picked = self.sampling.picks(self.usage, rng, self.step / self.steps)
             archs = list(dict.fromkeys(self.space.decode(picks, self.task.head) for picks in picked))
             self.loss_sum += self.train(order[i * self.feed.batch : (i + 1) * self.feed.batch], archs)
             self.usage = counted(self.usage, picked)

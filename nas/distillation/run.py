@@ -1,6 +1,5 @@
 """The steps of a distillation, in order: open the run, find or train the teacher, hold it against the students, teach, compare."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from latency.console import Console, count, duration, open_console
 from nas.chosen import chosen
+from nas.cores import usable_cores
 from nas.distillation import report
 from nas.distillation.jobs import DistillJobs
 from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
@@ -259,7 +259,7 @@ def _teach(
     wanted = _lessons(request, teacher.spec if teacher else None)
     stories: set[str] = set()
     jobs = _jobs(run, request, folder, students, recipe, teacher)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(usable_cores())
     workers = 1 if executor == "serial" else request.workers or config.workers or cores
     many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(request.seeds, 'seed')}"
     console.say(

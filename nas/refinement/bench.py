@@ -1,7 +1,6 @@
 """Everything a refinement works with, and the refusals that come before any work."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from latency.pool import DevicePool
 from latency.store import open_store
 from nas import outputs
 from nas.config import RunConfig
+from nas.cores import usable_cores
 from nas.errors import InvalidConfig, NothingFeasible
 from nas.measuring import Meter
 from nas.refinement.part import Part
@@ -94,7 +94,7 @@ def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, t
         pricing = open_pricing(config.table, device.info(), plan)
         pricing.ms([seed.arch])  # what a table cannot estimate is said before anything is measured
         known = next((r.latency for r in read_rows(out / "candidates.jsonl") if r.stage == "refine"), None)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = len(usable_cores())
         yield Bench(
             config=config, settings=settings, seed=seed, out=out, console=console, task=task, device=device, meter=meter,
             pricing=pricing, part=Part(held_out=held_out, steps=settings.steps, seed=config.seed),

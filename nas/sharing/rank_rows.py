@@ -11,6 +11,7 @@ import numpy as np
 
 from latency.console import Console
 from nas.config import RunConfig
+from nas.cores import usable_cores
 from nas.cost import count
 from nas.errors import NasError, Stopped
 from nas.executors import EXECUTORS
@@ -65,7 +66,7 @@ def ranked(config: RunConfig, out: Path, *, networks: int, epochs: int, console:
         with console.progress(len(jobs), "trained alone") as tick:
             jobs.on_row = lambda row: tick(f"{row.id} valid {row.score:.3f}")
             if len(jobs):
-                cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                cores = len(usable_cores())
                 EXECUTORS[config.executor](jobs, config, workers=config.workers or cores)
         return _scored(out, archs, jobs.rows, task)
 

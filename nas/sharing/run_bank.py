@@ -5,8 +5,10 @@ from pathlib import Path
 
 from latency.console import Console, duration
 from nas.config import RunConfig
+from nas.cores import usable_cores
 from nas.forecast import Speed
 from nas.jobs import plan_for
+from nas.sharing.widening import trunk
 from nas.store import BANK_FILE, Candidate
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
@@ -24,17 +26,19 @@ def scored(rows: Iterable[Candidate]) -> int:
 
 
 def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: Sequence[Architecture], speed: Speed) -> tuple[float, float]:
-    """Expected seconds for a run's bank (0 without one), and for the score of one candidate."""
+    """Expected wall seconds for a run's bank (0 without one), and seconds for the score of one candidate."""
     images = len(task.train)
     if config.evaluate == "alone":
         return 0.0, sum(speed.seconds(a, images, config.epochs) for a in samples) / len(samples)
 
     from nas.sharing.inherited import CALIBRATION_IMAGES, VALID_IMAGES
 
-    ends = sum(speed.seconds(space.decode(picks, task.head), 1, 1) for picks in space.corners())
+    always = space.corners() if config.bank.sampling == "sandwich" else (trunk(space),)
     each = sum(speed.seconds(a, 1, 1) for a in samples) / len(samples)
+    passes = [*(speed.seconds(space.decode(picks, task.head), 1, 1) for picks in always), *[each] * config.bank.randoms]
+    at_once = min(_workers(config), len(passes))
     looked_at = min(CALIBRATION_IMAGES, images) + min(VALID_IMAGES, len(task.valid))
-    return (ends + config.bank.randoms * each) * images * config.bank_epochs, each * looked_at * SCORING_SHARE
+    return max(sum(passes) / at_once, *passes) * images * config.bank_epochs, each * looked_at * SCORING_SHARE
 
 
 def train_run_bank(
@@ -60,6 +64,13 @@ def train_run_bank(
             done = step
             watch(step, steps)
 
-        fit = train_bank(space, task, plan, seed=config.seed, path=out / BANK_FILE, save_s=save_s, on_step=on_step)
+        fit = train_bank(
+            space, task, plan, seed=config.seed, path=out / BANK_FILE, workers=_workers(config), save_s=save_s, on_step=on_step
+        )
     now = f"{fit.steps - fit.began_at} of its {fit.steps} steps in {duration(fit.seconds)}"
-    console.say(f"bank     {now}; training loss of its largest networks {fit.losses[-1]:.3f}")
+    console.say(f"bank     {now}; training loss of the first networks of its steps {fit.losses[-1]:.3f}")
+
+
+def _workers(config: RunConfig) -> int:
+    """How many networks of a step of the bank run at once."""
+    return 1 if config.executor == "serial" else config.workers or len(usable_cores())

@@ -32,8 +32,8 @@ class Sandwich:
         smallest, largest = space.corners()
         return cls(space=space, randoms=randoms, smallest=smallest, largest=largest)
 
-    def picks(self, usage: Usage, rng: np.random.Generator) -> list[Mapping[str, Pick]]:
-        """The networks of one step, the largest first."""
+    def picks(self, usage: Usage, rng: np.random.Generator, share: float = 0.0) -> list[Mapping[str, Pick]]:
+        """The networks of one step, the largest first; the same rule whatever ``share`` of the steps is done."""
         return [self.grandest(usage), self.smallest, *(self.space.sample(rng) for _ in range(self.randoms))]
 
     def grandest(self, usage: Usage) -> dict[str, Pick]:

@@ -1,6 +1,5 @@
 """What the stages will do and how long that should take, said before the search: a guess from a few training steps on this computer."""
 
-import os
 import time
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from latency.console import duration
 from nas.config import RunConfig
+from nas.cores import usable_cores
 from nas.distillation.teachers import named_network, open_teacher, resolve
 from nas.forecast import STEPS, Speed, measured_speed
 from nas.losses import LOSSES
@@ -31,7 +31,7 @@ def say_stages(config: RunConfig, task: Task, say: Callable[[str], None], *, is_
     rng = np.random.default_rng(config.seed)
     samples = [space.decode(space.sample(rng), task.head) for _ in range(3)]
     speed = measured_speed(samples, task, config.recipe.batch)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(usable_cores())
     workers = 1 if config.executor == "serial" else config.workers or cores
     more = "; --budget is for the search alone, and what follows comes on top" if config.budget_s else ""
     say(f"stages   {', '.join(config.stages)}{more}{'' if is_new else '; what is done of them is not done again'}")

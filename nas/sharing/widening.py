@@ -1,0 +1,69 @@
+"""Which networks one step of a bank's training runs: a trunk, and networks that differ from it in more and more stages.
+
+Where ops are alternatives with weights of their own, networks drawn evenly teach the shared layers nothing in a short training: each draws
+them another way, and all stay at chance. A trunk gives them a direction; an op that is new between layers that are trained learns soon.
+In the spirit of progressive shrinking (Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020,
+section 3.3), over stages in place of sizes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.sharing.sandwich import Usage
+from search_spaces.space import SearchSpace
+from search_spaces.stage import Pick, split_op
+
+__all__ = ["Widening", "trunk"]
+
+SETTLED, WIDENED = 0.1, 0.7  # of the steps: the trunk alone until the first, networks drawn evenly from the second on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Widening:
+    """The sub-networks of a space's steps, as picks."""
+
+    space: SearchSpace
+    randoms: int
+    trunk: Mapping[str, Pick]
+
+    @classmethod
+    def of(cls, space: SearchSpace, randoms: int) -> "Widening":
+        """The widening of a space with so many networks beside the trunk."""
+        return cls(space=space, randoms=randoms, trunk=trunk(space))
+
+    def picks(self, usage: Usage, rng: np.random.Generator, share: float) -> list[Mapping[str, Pick]]:
+        """The networks of the step before which ``share`` (from 0) of all steps are done, the trunk first."""
+        if share < SETTLED:
+            return [self.trunk]
+        stages = sorted({_stage(name) for name in self.trunk})
+        progress = min(1.0, (share - SETTLED) / (WIDENED - SETTLED))
+        changed = 1 + round((len(stages) - 1) * progress)
+        return [self.trunk, *(self._changed(rng, stages, changed) for _ in range(self.randoms))]
+
+    def _changed(self, rng: np.random.Generator, stages: list[str], changed: int) -> dict[str, Pick]:
+        """The trunk with the picks of so many stages, drawn evenly, drawn anew."""
+        drawn, own = self.space.sample(rng), {stages[i] for i in rng.permutation(len(stages))[:changed]}
+        return {name: drawn[name] if _stage(name) in own else pick for name, pick in self.trunk.items()}
+
+
+def trunk(space: SearchSpace) -> dict[str, Pick]:
+    """A network that uses all channels, and learns fast: of the largest network's ops those that expand least, the middle depth, the
+    greatest widths and kernels, and the identity as skip where there is one."""
+    _, largest = space.corners()
+    found = dict(largest)
+    for name, menu in space.choices().items():
+        kind = name.rpartition(".")[2]
+        if kind == "op":
+            family, _ = split_op(str(largest[name]))
+            found[name] = min((token for token in menu if split_op(str(token))[0] == family), key=lambda token: split_op(str(token))[1])
+        elif kind == "depths":
+            found[name] = sorted(menu, key=float)[len(menu) // 2]
+        elif kind == "skip" and "identity" in menu:
+            found[name] = "identity"
+    return found
+
+
+def _stage(name: str) -> str:
+    return name.partition(".")[0]
