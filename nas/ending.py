@@ -23,6 +23,7 @@ from search_spaces.architecture import Architecture
 
 __all__ = ["Ending"]
 
+
 class Ending:
     """The two sources of jobs behind a search's rounds: probes of the networks that are trained in full, and these trainings.
 

@@ -31,8 +31,8 @@ __all__ = ["search"]
 
 def search(
     config: RunConfig, out: Path, console: Console | None = None, *, free: frozenset[str] = frozenset(), began: float | None = None
-) -> None:
-    """Runs or takes up the search in ``out``; see ``python -m nas.search --help``.
+) -> RunConfig:
+    """Runs or takes up the search in ``out``; gives its configuration as it is in the end. See ``python -m nas.search --help``.
 
     Args:
         config: what to search; of its fields, a budget replaces those in ``free``.
@@ -51,19 +51,22 @@ def search(
     if outputs.is_complete(out, config):
         console.say(f"{out} is complete; more --trials or --budget go on from there")
         outputs.show(out, console)
-        return
+        return config
     with open_bench(config, out, console, began=began, used_s=taken.used_s) as bench:
         outputs.refuse_changed(out, bench.task, bench.space)
         outputs.refuse_other_device(out, bench.device.info())
         check_floor(bench)
         pricing = _priced(bench)
         bench = budgeted(bench, pricing, taken)
-        with open_run(out, bench.config) as folder:
+        with open_run(out, bench.config, first=lambda: open_budget(bench, taken)) as folder:
             write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.space, bench.device.info(), bench.meter.plan))
-            open_budget(bench, taken)
             try:
-                _finish(*_run(bench, folder, pricing))
+                bench, *rows = _run(bench, folder, pricing)
+                _finish(bench, *rows)
+                return bench.config
             except BaseException:
+                with contextlib.suppress(OSError):  # what went wrong is what is to be said
+                    close_budget(bench)
                 console.say(f"to go on: python -m nas.search --config {out}/config.json --out {out}")
                 raise
 

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "BANK_FILE", "Candidate", "Latency", "Run", "RunFolder", "append_rows", "check_out", "drop_torn_line", "load_run", "open_run",
-    "write_atomic", "write_config",
+    "BANK_FILE", "BUDGET_FILE", "Candidate", "Latency", "Run", "RunFolder", "append_rows", "check_out", "drop_torn_line", "load_run",
+    "open_run", "write_atomic", "write_config",
 ]  # fmt: skip
 
 BANK_FILE = "bank.safetensors"
+BUDGET_FILE = "budget.json"
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,15 +205,15 @@ def check_out(path: Path, config: RunConfig) -> None:
         if changed:
             what = "; ".join(f"{k} is {_short(getattr(old, k))} there, {_short(getattr(config, k))} here" for k in changed)
             raise RunConflict(f"--out {path} holds another configuration ({what}); name another --out")
-    elif path.exists() and (not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())):
+    elif path.exists() and (not path.is_dir() or any(not p.name.startswith(".") and p.name != BUDGET_FILE for p in path.iterdir())):
         raise RunConflict(f"--out {path} exists and is no run folder; name another")
 
 
 @contextmanager
-def open_run(path: Path, config: RunConfig) -> Iterator[RunFolder]:
+def open_run(path: Path, config: RunConfig, *, first: Callable[[], None] = lambda: None) -> Iterator[RunFolder]:
     """Opens (or makes) a run folder for writing, locked against a second search for as long as the context lasts.
 
-    The lock is the operating system's, so a killed search leaves none behind.
+    The lock is the operating system's, so a killed search leaves none behind. ``first`` is called before anything else is written.
 
     Raises:
         RunConflict: the folder is in use, holds another configuration, or holds something that is no run.
@@ -220,6 +221,7 @@ def open_run(path: Path, config: RunConfig) -> Iterator[RunFolder]:
     check_out(path, config)
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
+        first()
         write_config(path, config)
         for torn in [*path.glob(".*.tmp"), *path.glob("models/.*"), *path.glob("weights/.*")]:  # what a kill left half written
             torn.unlink(missing_ok=True)

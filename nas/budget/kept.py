@@ -8,24 +8,24 @@ import msgspec
 from nas.budget.split import BUDGETED, Plan
 from nas.config import RunConfig, config_from_file
 from nas.errors import NasError
-from nas.store import BANK_FILE, write_atomic
+from nas.store import BANK_FILE, BUDGET_FILE, write_atomic
 
-__all__ = ["BUDGET_FILE", "Kept", "TakenUp", "closed", "keep", "kept_budget", "take_up"]
+__all__ = ["Kept", "TakenUp", "closed", "keep", "kept_budget", "take_up"]
 
-BUDGET_FILE = "budget.json"
 SIGNS = ("candidates.jsonl", "study.journal", BANK_FILE, BUDGET_FILE, "models", "weights")  # what a start that was killed wrote last
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``free``: the fields that are chosen; ``began_at``: Unix time of a start that has not ended, 0 where none is open;
-    ``used_s``: wall seconds of the starts before that; ``searched_s``: the budget for which the search came to its end, 0 before that:
-    from then on the numbers of the full trainings are settled."""
+    ``used_s``: wall seconds of the starts before that; ``searched_s`` and ``searched_trials``: the budget and the trials for which the
+    search came to its end, 0 before that: from then on the numbers of the full trainings are settled."""
 
     free: tuple[str, ...]
     plan: Plan
     began_at: float
     used_s: float = 0.0
     searched_s: float = 0.0
+    searched_trials: int = 0
 
 
 class TakenUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +41,16 @@ class TakenUp(msgspec.Struct, frozen=True, kw_only=True):
         """Of ``free``, what is not settled yet: a begun search keeps its epochs, and begun full trainings keep theirs."""
         if self.kept is None:
             return self.free
+        if self.is_searched:
+            return frozenset()
         return self.free & (frozenset({"trials"}) if self.kept.searched_s else BUDGETED - {"epochs"})
 
     @property
     def is_searched(self) -> bool:
-        """Whether the search is over: it goes on with more budget only, so that a kill during full trainings changes no front."""
-        return self.kept is not None and 0 < (self.config.budget_s or 0.0) <= self.kept.searched_s
+        """Whether the search is over: it goes on with more budget or trials only, so that a kill during full trainings changes no front."""
+        if self.kept is None or not 0 < (self.config.budget_s or 0.0) <= self.kept.searched_s:
+            return False
+        return "trials" in self.free or self.config.trials <= self.kept.searched_trials
 
 
 def take_up(config: RunConfig, free: frozenset[str], out: Path) -> TakenUp:
@@ -57,10 +61,13 @@ def take_up(config: RunConfig, free: frozenset[str], out: Path) -> TakenUp:
     Raises:
         NasError: a damaged budget.json.
     """
-    kept = kept_budget(out)
-    if kept is None or not (out / "config.json").exists():
-        return TakenUp(config=config, free=free if config.budget_s else frozenset())
+    kept, free = kept_budget(out), free if config.budget_s else frozenset()
+    if not (out / "config.json").exists():
+        return TakenUp(config=config, free=free)
     there = config_from_file(out / "config.json", {})
+    if kept is None:  # begun without a budget: its numbers stay, but for how far it goes
+        config = msgspec.structs.replace(config, **{name: getattr(there, name) for name in free - {"trials"}})
+        return TakenUp(config=config, free=free & {"trials"})
     again = frozenset(name for name in kept.free if name in free or getattr(config, name) == getattr(there, name))
     config = msgspec.structs.replace(config, **{name: getattr(there, name) for name in again})
     return TakenUp(config=config, free=again if config.budget_s else frozenset(), used_s=_used_s(kept, out), kept=kept)

@@ -10,7 +10,7 @@ import msgspec
 from latency.console import duration
 from nas.bench import Bench, samples
 from nas.budget.bank import GENEROUS, train_bank_until
-from nas.budget.costs import costs_of, final_costs
+from nas.budget.costs import costs_of, final_costs, trained_in_full
 from nas.budget.kept import Kept, TakenUp, closed, keep, kept_budget
 from nas.budget.split import BUDGETED, LEAST_CANDIDATES, LEAST_EPOCHS, MOST_EPOCHS, RESERVE, Costs, Plan, smallest_s, split
 from nas.errors import InvalidConfig
@@ -44,17 +44,25 @@ def budgeted(bench: Bench, pricing: Pricing, taken: TakenUp) -> Bench:
     if bench.deadline is None:
         return bench
     bench = replace(bench, free=taken.open_fields, opened_s=time.monotonic() - bench.began, is_searched=taken.is_searched)
-    done = scored(read_rows(bench.out / "candidates.jsonl"))
-    costs = costs_of(bench, pricing.speed, pricing.price_s, has_bank=done > 0)
+    rows = read_rows(bench.out / "candidates.jsonl")
+    done = scored(rows)
+    costs = costs_of(bench, pricing.speed, pricing.price_s, has_bank=done > 0, rows=rows)
     if not done and not (bench.out / BANK_FILE).exists():
         _refuse_too_short(bench, costs)
-    plan = split(max(bench.left_s, 1.0), costs, bench.config, bench.free)
+    if taken.kept:
+        costs = replace(costs, bank_epochs_most=bench.config.bank_epochs)
+    plan = split(max(bench.left_s, 1.0), _searched(costs, bench), bench.config, bench.free)
     if done and "trials" in bench.free:
         plan = msgspec.structs.replace(plan, trials=max(bench.config.trials, done + plan.trials))
     config = plan.onto(bench.config, bench.free & {"trials"} if taken.kept else bench.free)
-    if "bank_epochs" in bench.free and not taken.kept:  # fewer, once the pace of its steps is known
+    if "bank_epochs" in bench.free and not taken.kept and costs.bank_epoch_s:  # fewer, once the pace of its steps is known
         config = msgspec.structs.replace(config, bank_epochs=min(MOST_EPOCHS, GENEROUS * plan.bank_epochs))
     return replace(bench, plan=plan, config=config)
+
+
+def _searched(costs: Costs, bench: Bench) -> Costs:
+    """The costs, without those of a search that is over."""
+    return replace(costs, candidate_s=0.0, epoch_s=0.0) if bench.is_searched else costs
 
 
 def _refuse_too_short(bench: Bench, costs: Costs) -> None:
@@ -71,10 +79,11 @@ def _refuse_too_short(bench: Bench, costs: Costs) -> None:
 
 def show_plan(bench: Bench, plan: Plan) -> None:
     """Prints the plan as a table, and a sentence where the user's own numbers do not fit it or leave time over."""
-    config, say = bench.config, bench.console.say
+    config, say, kept = bench.config, bench.console.say, kept_budget(bench.out)
+    chosen = frozenset(kept.free) if kept else bench.free
 
     def own(name: str) -> str:
-        return "" if name in bench.free else ", as asked"
+        return "" if name in chosen else ", as asked"
 
     epochs = f" of {_epochs(plan.epochs)}{own('epochs')}" if config.evaluate == "alone" else ""
     what = {
@@ -106,16 +115,19 @@ def open_budget(bench: Bench, taken: TakenUp) -> None:
     """Notes in the run folder what the program decides, the plan, and that a start is at work."""
     if bench.plan:
         began_at = time.time() - (time.monotonic() - bench.began)
-        searched_s = taken.kept.searched_s if taken.kept else 0.0
+        searched_s, trials = (taken.kept.searched_s, taken.kept.searched_trials) if taken.kept else (0.0, 0)
         free = tuple(sorted(taken.free))
-        keep(bench.out, Kept(free=free, plan=bench.plan, began_at=began_at, used_s=taken.used_s, searched_s=searched_s))
+        keep(bench.out, Kept(
+            free=free, plan=bench.plan, began_at=began_at, used_s=taken.used_s, searched_s=searched_s, searched_trials=trials,
+        ))  # fmt: skip
 
 
 def note_searched(bench: Bench) -> None:
     """Notes in the run folder that the search is over, and the numbers of the full trainings."""
     if bench.config.budget_s and (kept := kept_budget(bench.out)):
         write_config(bench.out, bench.config)
-        keep(bench.out, msgspec.structs.replace(kept, searched_s=bench.config.budget_s))
+        searched_s = max(kept.searched_s, bench.config.budget_s)
+        keep(bench.out, msgspec.structs.replace(kept, searched_s=searched_s, searched_trials=bench.config.trials))
 
 
 def close_budget(bench: Bench) -> None:
@@ -145,13 +157,15 @@ def replanned(bench: Bench, pricing: Pricing) -> Bench:
     """The bench with the time that is left shared out anew between what is left, behind the bank."""
     if bench.plan is None:
         return bench
-    costs = costs_of(bench, pricing.speed, pricing.price_s, has_bank=True)
-    return replace(bench, plan=split(max(bench.left_s, 1.0), costs, bench.config, bench.free - {"epochs", "bank_epochs"}))
+    rows = read_rows(bench.out / "candidates.jsonl")
+    costs = costs_of(bench, pricing.speed, pricing.price_s, has_bank=True, rows=rows)
+    return replace(bench, plan=split(max(bench.left_s, 1.0), _searched(costs, bench), bench.config, bench.free - {"epochs", "bank_epochs"}))
 
 
 def reserve(bench: Bench, pricing: Pricing) -> Callable[[SearchRounds], float]:
     """How many seconds before the end of the budget the next candidate may not be begun, by the speeds of the rows so far."""
     worked_out_at, known = -STALE_S, 0.0
+    done = trained_in_full(bench, read_rows(bench.out / "candidates.jsonl"))
 
     def reserve_s(rounds: SearchRounds) -> float:
         nonlocal worked_out_at, known
@@ -160,17 +174,17 @@ def reserve(bench: Bench, pricing: Pricing) -> Callable[[SearchRounds], float]:
         if rounds.trained < bench.workers:
             return -math.inf  # without candidates there is no front
         if time.monotonic() - worked_out_at >= STALE_S:
-            worked_out_at, known = time.monotonic(), _needed_s(bench, pricing, rounds)
+            worked_out_at, known = time.monotonic(), _needed_s(bench, pricing, rounds, done)
         return known
 
     return reserve_s
 
 
-def _needed_s(bench: Bench, pricing: Pricing, rounds: SearchRounds) -> float:
+def _needed_s(bench: Bench, pricing: Pricing, rounds: SearchRounds, done: frozenset[str]) -> float:
     config, task, rows = bench.config, bench.task, list(rounds.rows.values())
     speed = speed_of(rows, len(task.train), pricing.speed)
     members = [r.arch for r in search_front(rows)]
-    costs = final_costs(bench, speed, members or samples(bench), pricing.price_s, is_known=bool(members))
+    costs = final_costs(bench, speed, members or samples(bench), pricing.price_s, is_known=bool(members), done=done)
     epochs = LEAST_EPOCHS if "final_epochs" in bench.free else config.final_epochs
     least_s = min(c.besides_s + c.measuring_s + epochs * c.epoch_s for c in costs)
     planned_s = bench.plan.finals_s + bench.plan.measuring_s if bench.plan and "final_epochs" in bench.free else 0.0

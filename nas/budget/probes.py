@@ -16,7 +16,7 @@ class Probes:
 
     def __init__(self, archs: Sequence[Architecture], recipe: Recipe, *, seconds: float) -> None:
         """Take the networks, each to be timed for ``seconds`` after its first step."""
-        self._queue = deque(Job(key=a.id, arch=a, recipe=recipe, seed=0, weights="", probe_s=seconds) for a in archs)
+        self._queue = deque(Job(key=f"probe {a.id}", arch=a, recipe=recipe, seed=0, weights="", probe_s=seconds) for a in archs)
         self._out = 0
         self.image_s: dict[str, float] = {}
 
@@ -37,7 +37,7 @@ class Probes:
         if outcome.stop:
             raise Stopped(outcome.stop)
         if not outcome.error:
-            self.image_s[job.key] = outcome.image_s
+            self.image_s[job.arch.id] = outcome.image_s
 
 
 def filled(found: Mapping[str, float], guesses: Mapping[str, float]) -> dict[str, float]:

@@ -46,6 +46,7 @@ class Costs:
 
     ``start_s``: until the first job is at work. ``candidate_s``: a candidate but for its epochs, ``epoch_s``: each of those (0: scores
     are inherited). ``finals``: the choices there are, the largest first. ``networks``: so many different ones has the space.
+    ``bank_epochs_most``: more the bank of the run cannot have.
     """
 
     start_s: float
@@ -54,6 +55,7 @@ class Costs:
     epoch_s: float
     finals: tuple[FinalCost, ...]
     networks: float = math.inf
+    bank_epochs_most: int = MOST_EPOCHS
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,12 +111,12 @@ def smallest_s(costs: Costs, config: RunConfig, free: frozenset[str]) -> float:
 
 
 def final_epochs_within(seconds: float, each: Iterable[tuple[float, float]], workers: int) -> int:
-    """The most epochs, 1 to 200, that full trainings (seconds an epoch, seconds besides) can have within a wall time.
+    """The most epochs, 2 to 200, that full trainings (seconds an epoch, seconds besides) can have within a wall time.
 
     >>> final_epochs_within(66.0, [(10.0, 5.0), (10.0, 5.0), (2.0, 1.0)], 2), final_epochs_within(1.0, [(10.0, 5.0)], 2)
-    (5, 1)
+    (5, 2)
     """
-    costs, most = list(each), 1
+    costs, most = list(each), LEAST_EPOCHS
     while most < MOST_EPOCHS and makespan(((most + 1) * epoch + besides for epoch, besides in costs), workers) <= seconds:
         most += 1
     return most
@@ -181,7 +183,7 @@ def _most(costs: Costs, cost: FinalCost, config: RunConfig, free: frozenset[str]
     each_s = costs.candidate_s + epochs * costs.epoch_s
     least = _least(costs, cost, config, free)
     return {
-        "bank": max(costs.bank_epoch_s * MOST_EPOCHS if "bank_epochs" in free else 0.0, least["bank"]),
+        "bank": max(costs.bank_epoch_s * costs.bank_epochs_most if "bank_epochs" in free else 0.0, least["bank"]),
         "search": max(candidates * each_s if each_s else 0.0, least["search"]),
         "finals": max(cost.epoch_s * MOST_EPOCHS if "final_epochs" in free else 0.0, least["finals"]),
     }

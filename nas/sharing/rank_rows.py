@@ -11,7 +11,7 @@ import numpy as np
 
 from latency.console import Console
 from nas.config import RunConfig
-from nas.cores import usable_cores
+from nas.cores import workers_of
 from nas.cost import count
 from nas.errors import NasError, Stopped
 from nas.executors import EXECUTORS
@@ -66,8 +66,7 @@ def ranked(config: RunConfig, out: Path, *, networks: int, epochs: int, console:
         with console.progress(len(jobs), "trained alone") as tick:
             jobs.on_row = lambda row: tick(f"{row.id} valid {row.score:.3f}")
             if len(jobs):
-                cores = len(usable_cores())
-                EXECUTORS[config.executor](jobs, config, workers=config.workers or cores)
+                EXECUTORS[config.executor](jobs, config, workers=workers_of(config))
         return _scored(out, archs, jobs.rows, task)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from latency.console import Console, duration
 from nas.config import RunConfig
-from nas.cores import usable_cores
+from nas.cores import workers_of
 from nas.forecast import Speed
 from nas.jobs import plan_for
 from nas.sharing.widening import trunk
@@ -17,6 +17,7 @@ from search_spaces.space import SearchSpace
 __all__ = ["scored", "search_seconds", "train_run_bank"]
 
 SAVE_S = 30.0
+FORWARD = 1 / 3  # of the time of a training step
 SCORING_SHARE = 0.15  # of what training on an image takes: ONNX Runtime, and forward only
 
 
@@ -33,12 +34,27 @@ def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: S
 
     from nas.sharing.inherited import CALIBRATION_IMAGES, VALID_IMAGES
 
-    always = space.corners() if config.bank.sampling == "sandwich" else (trunk(space),)
     each = sum(speed.seconds(a, 1, 1) for a in samples) / len(samples)
-    passes = [*(speed.seconds(space.decode(picks, task.head), 1, 1) for picks in always), *[each] * config.bank.randoms]
-    at_once = min(_workers(config), len(passes))
     looked_at = min(CALIBRATION_IMAGES, images) + min(VALID_IMAGES, len(task.valid))
-    return max(sum(passes) / at_once, *passes) * images * config.bank_epochs, each * looked_at * SCORING_SHARE
+    return _step_seconds(config, space, task, each, speed) * images * config.bank_epochs, each * looked_at * SCORING_SHARE
+
+
+def _step_seconds(config: RunConfig, space: SearchSpace, task: Task, each: float, speed: Speed) -> float:
+    """Wall seconds of a step, for one image: the first network alone where it teaches the others, those as many at once as may be."""
+    smallest, largest = space.corners()
+    always = [largest, smallest] if config.bank.sampling == "sandwich" else [trunk(space)]
+    first, *others = (speed.seconds(space.decode(picks, task.head), 1, 1) for picks in always)
+    others += [each] * config.bank.randoms
+    if config.bank.teacher == "labels":
+        return _wall(config, [first, *others])
+    return first * (1 + FORWARD * (config.bank.teacher == "average")) + _wall(config, others)
+
+
+def _wall(config: RunConfig, seconds: Sequence[float]) -> float:
+    import torch
+
+    one_by_one = torch.cuda.is_available() or config.bank.recipe.dropout > 0
+    return max(sum(seconds) / (1 if one_by_one else workers_of(config)), max(seconds, default=0.0))
 
 
 def train_run_bank(
@@ -65,12 +81,7 @@ def train_run_bank(
             watch(step, steps)
 
         fit = train_bank(
-            space, task, plan, seed=config.seed, path=out / BANK_FILE, workers=_workers(config), save_s=save_s, on_step=on_step
+            space, task, plan, seed=config.seed, path=out / BANK_FILE, workers=workers_of(config), save_s=save_s, on_step=on_step
         )
     now = f"{fit.steps - fit.began_at} of its {fit.steps} steps in {duration(fit.seconds)}"
     console.say(f"bank     {now}; training loss of the first networks of its steps {fit.losses[-1]:.3f}")
-
-
-def _workers(config: RunConfig) -> int:
-    """How many networks of a step of the bank run at once."""
-    return 1 if config.executor == "serial" else config.workers or len(usable_cores())

@@ -9,7 +9,7 @@ from torch import nn
 
 from latency.console import duration
 from nas.config import RunConfig
-from nas.cores import usable_cores
+from nas.cores import workers_of
 from nas.distillation.teachers import named_network, open_teacher, resolve
 from nas.forecast import STEPS, Speed, measured_speed
 from nas.losses import LOSSES
@@ -25,14 +25,14 @@ __all__ = ["say_stages"]
 FULL_OF_A_REFINEMENT = 4  # the last network both ways, its seed, and that scaled down
 
 
-def say_stages(config: RunConfig, task: Task, say: Callable[[str], None], *, is_new: bool) -> None:
-    """Says the stages that follow the search, and for each what it does and about how long it takes from its beginning."""
+def say_stages(config: RunConfig, task: Task, say: Callable[[str], None], *, is_new: bool, is_sized: bool = True) -> None:
+    """Says the stages that follow the search, and for each what it does and about how long it takes from its beginning; without the
+    latter where a budget has yet to decide how large the front is and how long it is trained (not ``is_sized``)."""
     space = open_space(config.space, width=config.width, input_chw=task.input_chw)
     rng = np.random.default_rng(config.seed)
     samples = [space.decode(space.sample(rng), task.head) for _ in range(3)]
     speed = measured_speed(samples, task, config.recipe.batch)
-    cores = len(usable_cores())
-    workers = 1 if config.executor == "serial" else config.workers or cores
+    workers = workers_of(config)
     more = "; --budget is for the search alone, and what follows comes on top" if config.budget_s else ""
     say(f"stages   {', '.join(config.stages)}{more}{'' if is_new else '; what is done of them is not done again'}")
     if "refine" in config.stages:
@@ -41,11 +41,14 @@ def say_stages(config: RunConfig, task: Task, say: Callable[[str], None], *, is_
         which = "the most accurate of the front" if count == 1 else f"the {count} most accurate of the front, each"
         wait = f"up to ~{duration(count * _refining_s(config, task, samples, speed, workers))}" if not config.refine_ms else (
             "how long depends on where they begin")  # fmt: skip
-        say(f"refine   {which} to {target} ({wait})")
+        say(f"refine   {which} to {target}{f' ({wait})' if is_sized else ''}")
     if "distill" in config.stages:
+        teacher = f" from {config.teacher}" if LOSSES[config.loss].needs in ("teacher", "online") else ", without a teacher"
+        if not is_sized:
+            say(f"distill  the networks with {config.loss}{teacher}, for as many epochs as the budget gives full trainings")
+            return
         most = config.front_size + config.refine_members * ("refine" in config.stages) + config.distill_baselines * len(config.baselines)
         wait = duration(_distilling_s(config, task, samples, speed, most, workers))
-        teacher = f" from {config.teacher}" if LOSSES[config.loss].needs in ("teacher", "online") else ", without a teacher"
         epochs = f"{_epochs(config)} epoch{'s' * (_epochs(config) > 1)}"
         say(f"distill  up to {most} networks with {config.loss}{teacher}, {epochs} each (~{wait})")
 

@@ -1,5 +1,6 @@
 """The stages of one command, in order: search, refine members of its front, distil what was found, and show what came of all of it."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from nas.losses import LOSSES
 from nas.pipeline import search
 from nas.refinement.run import refine
 from nas.refinement.seeds import seed_of_run
-from nas.refinement.settings import Refinement
+from nas.refinement.settings import Refinement, held_out_count
 from nas.stages.forecast import say_stages
 from nas.stages.report import MANIFEST, Entry, draw, show, write_csv
 from nas.stages.rules import STAGE_FIELDS, USUAL_RATIO
@@ -48,6 +49,7 @@ def run_stages(
     if config.stages == ("search",):
         search(config, out, console, free=free, began=began)
         return
+    opened, asked = time.monotonic(), config
     config = take_up(config, free, out).config
     check_out(out, config)
     if _is_complete(out, config):
@@ -56,15 +58,15 @@ def run_stages(
         return
     task = open_config_task(config)
     _refuse_impossible(config, task)
-    say_stages(config, task, console.say, is_new=not (out / "candidates.jsonl").exists())
-    search(config, out, console, free=free, began=began)
-    config = take_up(config, free, out).config
+    say_stages(config, task, console.say, is_new=not (out / "candidates.jsonl").exists(), is_sized=not free or not config.budget_s)
+    config = search(asked, out, console, free=free, began=began and began + time.monotonic() - opened)
     try:
         with open_run(out, config):
             pass  # keeps the stages with the run: its config.json replays them
         refined = _refine(config, out, task, console) if "refine" in config.stages else []
         distilled = _distill(config, out, refined, console) if "distill" in config.stages else []
-        _finish(config, out, refined, distilled, task, console)
+        with open_run(out, config):
+            _finish(config, out, refined, distilled, task, console)
     except BaseException:
         console.say(f"to go on: python -m nas.search --config {out}/config.json --out {out}")
         raise
@@ -82,6 +84,7 @@ def _refuse_impossible(config: RunConfig, task: Task) -> None:
     """
     if "refine" in config.stages:
         _refinement(config, "", "")
+        held_out_count(None, len(task.train), len(task.classes))
     if "distill" not in config.stages:
         return
     if config.loss not in LOSSES:
@@ -159,6 +162,7 @@ def _finish(
     """Exports every network, measures each architecture in one session, writes the table, the figure and, last, the manifest."""
     run = load_run(out)
     found, baselines = chosen(run, []), chosen(run, list(run.baselines["id"])) if len(run.baselines) else []
+    refined = [r for r in refined if r.id not in {f.id for f in found}]  # a search may have found it too
     groups = {"found": found, "refined": refined, "distilled": distilled, "baseline": baselines}
     drafts = [Entry(series=series, row=row) for series, rows in groups.items() for row in rows]
     models = [export(e.row, out / e.row.weights, out / "models", task) for e in drafts]

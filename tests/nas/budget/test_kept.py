@@ -11,7 +11,7 @@ from nas.budget.kept import Kept, closed, keep, kept_budget, take_up
 from nas.budget.split import BUDGETED, Costs, FinalCost, Plan, split
 from nas.config import RunConfig
 from nas.errors import NasError
-from nas.store import write_config
+from nas.store import check_out, write_config
 
 COSTS = Costs(
     start_s=1.0, bank_epoch_s=0.0, candidate_s=1.0, epoch_s=1.0,
@@ -63,6 +63,29 @@ def test_begun_full_trainings_keep_their_numbers(tmp_path: Path) -> None:
 def test_search_that_ended_goes_on_with_more_time_only(tmp_path: Path, searched_s: float, budget_s: float, expected: bool) -> None:
     begun(tmp_path, searched_s=searched_s)
     assert take_up(RunConfig(budget_s=budget_s), BUDGETED, tmp_path).is_searched == expected
+
+
+def test_search_that_ended_goes_on_with_more_trials_too(tmp_path: Path) -> None:
+    begun(tmp_path, searched_s=300.0, searched_trials=20)
+    same, more = (take_up(RunConfig(budget_s=300.0, trials=n), BUDGETED - {"trials"}, tmp_path) for n in (20, 21))
+    assert same.is_searched
+    assert same.open_fields == frozenset()
+    assert not more.is_searched
+
+
+def test_run_begun_without_a_budget_keeps_its_numbers_when_it_gets_one(tmp_path: Path) -> None:
+    write_config(tmp_path, RunConfig(epochs=7, final_epochs=9))
+    taken = take_up(RunConfig(budget_s=60.0), BUDGETED, tmp_path)
+    assert taken.config == RunConfig(epochs=7, final_epochs=9, budget_s=60.0)
+    assert taken.free == {"trials"}
+
+
+def test_start_that_was_killed_before_its_configuration_was_written_begins_anew(tmp_path: Path) -> None:
+    begun(tmp_path)
+    (tmp_path / "config.json").unlink()
+    check_out(tmp_path, CHOSEN)
+    taken = take_up(RunConfig(budget_s=60.0), BUDGETED, tmp_path)
+    assert (taken.config, taken.free) == (RunConfig(budget_s=60.0), BUDGETED)
 
 
 def test_time_of_starts_that_ended_counts(tmp_path: Path) -> None:

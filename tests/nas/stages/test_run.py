@@ -17,7 +17,7 @@ from nas.config import RunConfig, config_from_file
 from nas.distill import main as distill
 from nas.export import main as export
 from nas.store import load_run
-from tests.nas.small import ROOT, command, config, kill_at, line_count, rows, saved
+from tests.nas.small import ROOT, command, config, kill, kill_at, line_count, rows, saved, wait_until
 from tests.nas.test_refine import SPACE
 
 ALL = ("search", "refine", "distill")
@@ -126,6 +126,7 @@ def test_refined_network_is_the_runs_for_other_verbs(out: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_chain_killed_between_and_inside_stages_ends_as_an_unbroken_one(inputs: Path, out: Path) -> None:
     parts = inputs.parent / "parts"
 
@@ -148,6 +149,25 @@ def test_chain_killed_between_and_inside_stages_ends_as_an_unbroken_one(inputs: 
     names = [(r.stage, r.name, r.score_source) for r in rows(parts) if r.stage != "search"]
     assert len(set(names)) == len(names)
     assert rows(parts)[: len(kept)] == kept
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_chain_with_a_budget_is_taken_up_by_its_configuration_and_is_complete(inputs: Path, tmp_path: Path) -> None:
+    given = config_from_file(inputs, {"stages": ("search", "distill"), "loss": "uskd", "teacher": "", "teacher_arch": None})
+    named = {name: getattr(given, name) for name in ("space", "data", "devices", "baselines", "executor", "recipe", "train_images")}
+    file, out = tmp_path / "chain.json", tmp_path / "run"
+    file.write_bytes(msgspec.json.encode({**named, "stages": given.stages, "loss": "uskd", "budget_s": 30.0}))
+    line = [sys.executable, "-m", "nas.search", "--out", str(out), "--config", str(file)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: line_count(out) >= 3 or process.poll() is not None, process, 240)
+    _, story = kill(process)
+    if "is too short for" in story:
+        pytest.skip(story)
+    for says in ("distilled", "is complete, search, distill"):
+        done = command("--config", out / "config.json", "--out", out)
+        assert done.exit_code == 0, done.output
+        assert says in done.output
 
 
 @pytest.mark.slow
