@@ -40,7 +40,7 @@ FLAGS = (
     click.option("--final-epochs", type=int, help="Epochs of the front and the baselines.  [30]"),
     click.option("--trials", type=int, help="Candidates to train.  [100]"),
     click.option("--budget", help="Wall time for all of the run, e.g. 10m: numbers that you do not set "
-                 "(trials, epochs, bank and final epochs, front size, baseline widths) are chosen to fit. What earlier starts of it took counts."),
+                 "(trials, all epochs, front size, baseline widths) are chosen to fit. What earlier starts of it took counts."),
     click.option("--front-size", type=int, help="Members of the front that are trained in full.  [8]"),
     click.option("--baseline", "baselines", multiple=True, help="A baseline family; may be given again.  [six of them]"),
     click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [2]"),
