@@ -49,20 +49,24 @@ class Widening:
 
 
 def trunk(space: SearchSpace) -> dict[str, Pick]:
-    """A network that uses all channels, and learns fast: of the largest network's ops those that expand least, the middle depth, the
-    greatest widths and kernels, and the identity as skip where there is one."""
+    """A network that uses all channels between blocks, and learns fast: of the op that can expand most the entry that expands least, the
+    middle depth, the greatest widths and kernels, and the identity as skip where there is one."""
     _, largest = space.corners()
     found = dict(largest)
     for name, menu in space.choices().items():
         kind = name.rpartition(".")[2]
         if kind == "op":
-            family, _ = split_op(str(largest[name]))
-            found[name] = min((token for token in menu if split_op(str(token))[0] == family), key=lambda token: split_op(str(token))[1])
+            most, _ = split_op(str(max(menu, key=_expansion)))
+            found[name] = min((token for token in menu if split_op(str(token))[0] == most), key=_expansion)
         elif kind == "depths":
             found[name] = sorted(menu, key=float)[len(menu) // 2]
         elif kind == "skip" and "identity" in menu:
             found[name] = "identity"
     return found
+
+
+def _expansion(token: Pick) -> float:
+    return split_op(str(token))[1]
 
 
 def _stage(name: str) -> str:
