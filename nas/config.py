@@ -17,7 +17,7 @@ __all__ = ["RESUMABLE", "RunConfig", "config_from_file", "fields_of_file", "pars
 
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
-FILE_ONLY = frozenset({"round_size", "overlap", "recipe", "bank"})
+FILE_ONLY = frozenset({"round_size", "overlap", "recipe", "bank", "data_seed"})
 RESUMABLE = STAGE_FIELDS | {"trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh"}
 """Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched.
 
@@ -63,6 +63,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ray_address: str | None = None
     overlap: Literal["auto", "on", "off"] = "auto"  # measure while workers train; auto: from 4 cores on
     seed: int = 0
+    data_seed: int | None = None  # of subsets and split-off validation images; None: seed
     recipe: Recipe = Recipe()  # of both; its own `epochs` is replaced by the two above
     bank: BankPlan = BankPlan()  # of the bank; its recipe's own `epochs` is replaced by bank_epochs
     stages: tuple[StageName, ...] = ("search",)  # what is done with the front of a finished search: refine, distill

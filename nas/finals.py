@@ -22,7 +22,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.baselines import baseline
 
 __all__ = [
-    "FinalJobs", "baselines_near", "final_plan", "final_plan_within", "finalists", "predicted_baselines", "remeasured", "search_front",
+    "FINAL_SEED", "FinalJobs", "baselines_near", "final_plan", "final_plan_within", "finalists", "predicted_baselines", "remeasured",
+    "search_front",
 ]  # fmt: skip
 
 WIDTHS = (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 1.4)

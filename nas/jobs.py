@@ -129,8 +129,9 @@ def open_config_task(config: RunConfig) -> Task:
     """The task that a configuration names, its data loaded."""
     from nas.tasks import open_task
 
+    seed = config.seed if config.data_seed is None else config.data_seed
     return open_task(
-        config.task, config.data, image_size=config.image_size, train_images=config.train_images, seed=config.seed,
+        config.task, config.data, image_size=config.image_size, train_images=config.train_images, seed=seed,
         root=config.data_root,
     )
 

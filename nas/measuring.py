@@ -125,17 +125,19 @@ class Meter:
             if isinstance(priced, Priced) and priced.source == "measured":
                 self._pace.learn(priced.latency.p50_ms, guess.ms)
 
-    def time(self, models: Sequence[Model]) -> list[Timed | Failed]:
+    def time(self, models: Sequence[Model], *, together: bool = False) -> list[Timed | Failed]:
         """Each model's latency; an error for one that the device cannot run.
+
+        ``together``: all of them now, in turns on one device also where there are several, to be held against each other.
 
         Raises:
             DeviceError: the device itself fails, or is gone.
         """
         data = model_bytes(models)
         names = [sha256(d) for d in data]
-        known = self._known(names)
+        known = {} if together else self._known(names)
         new = {name: d for name, d in zip(names, data, strict=True) if name not in known}
-        taken = dict(zip(new, self._measured(list(new.values())), strict=True))
+        taken = dict(zip(new, self._measured(list(new.values()), together=together), strict=True))
         return [self._widened(Timed(measurement=known[n], is_stored=True) if n in known else taken[n]) for n in names]
 
     def learn_spread(self, models: Sequence[Model]) -> None:
@@ -191,9 +193,9 @@ class Meter:
         self.stored_days |= {m.taken_at[:10] for m in found.values()}
         return found
 
-    def _measured(self, models: Sequence[bytes], *, counts: bool = True) -> list[Timed | Failed]:
+    def _measured(self, models: Sequence[bytes], *, counts: bool = True, together: bool = False) -> list[Timed | Failed]:
         began = time.monotonic()
-        found = _apart(self.device, models, self.plan)
+        found = (time_each if together else _apart)(self.device, models, self.plan)
         if counts:
             self.spent_s += time.monotonic() - began
             self.measured += len(models)

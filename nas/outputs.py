@@ -87,7 +87,7 @@ def refuse_changed(out: Path, task: Task, space: SearchSpace) -> None:
 
 
 def refuse_other_data(out: Path, task: Task) -> None:
-    """Refuses to export a run with other data than it was trained on: mean, std and classes would be those of the new.
+    """Refuses to go on with a run with other data than it was trained on: mean, std and classes would be those of the new.
 
     Raises:
         RunConflict: the hash in ``environment.json`` is not this one.
@@ -95,7 +95,7 @@ def refuse_other_data(out: Path, task: Task) -> None:
     path = out / "environment.json"
     noted = msgspec.json.decode(path.read_bytes()).get("data", {}) if path.exists() else {}
     if noted.get("sha256", task.data_sha256) != task.data_sha256:
-        raise RunConflict(f"{out} was trained on another content of the data {task.data}, changed since: put that back to export from it")
+        raise RunConflict(f"{out} was trained on another content of the data {task.data}, changed since: put that back to go on with it")
 
 
 def refuse_other_device(out: Path, device: DeviceInfo) -> None:

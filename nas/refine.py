@@ -54,7 +54,7 @@ FLAGS = (
     click.option("--workers", type=int, help="Trainings at a time.  [one a core]"),
     click.option("--executor", type=click.Choice(["ray", "serial"]), help="Ray Tune, or this process.  [ray]"),
     click.option("--ray-address", help="A running Ray cluster."),
-    click.option("--seed", type=int, help="Fixes the held-out images, batches and weights.  [0]"),
+    click.option("--seed", type=int, help="Fixes the held-out images, batches and weights; RUN's data stay as they were split.  [0]"),
 )  # fmt: skip
 
 
@@ -77,7 +77,6 @@ def main(
     fine-tuning and a training from scratch, networks scaled in width beside them, path.csv and path.png.
     """
     from nas.errors import InvalidConfig
-    from nas.jobs import open_config_task
     from nas.refinement.settings import Refinement
 
     own = {name: flags.pop(name) for name in OWN}
@@ -93,8 +92,7 @@ def main(
     config = _config(run, config_file, device_wait, {k: v for k, v in flags.items() if v not in (None, (), "")})
     if run is None and out is None:
         raise InvalidConfig("--out must name a folder where there is no RUN")
-    task = open_config_task(config)
-    seed = _seed(run, model, seed_model, task)
+    config, task, seed = _opened(run, model, seed_model, config)
     settings = Refinement(seed_id=seed.arch.id, origin=seed.origin, search_in=config.space if seed.is_of_space else "", **own)
 
     from nas.refinement.run import refine
@@ -148,20 +146,30 @@ def _config(run: Path | None, file: Path | None, device_wait: str | None, given:
     return msgspec.structs.replace(whole, budget_s=None, max_ms=None, table=table)
 
 
-def _seed(run: Path | None, model: str | None, seed_model: str | None, task: "Task") -> "Seed":
-    from nas.refinement.seeds import named_seed, seed_of_run
+def _opened(run: Path | None, model: str | None, seed_model: str | None, config: "RunConfig") -> tuple["RunConfig", "Task", "Seed"]:
+    """The configuration with its data split as in RUN where the seed is of RUN, its data, and the seed."""
+    from nas.jobs import open_config_task
+    from nas.outputs import refuse_other_data
+    from nas.refinement.seeds import named_seed, seed_of_run, with_splits_of
     from nas.store import load_run
 
     if seed_model:
-        return named_seed(seed_model, task)
+        task = open_config_task(config)
+        return config, task, named_seed(seed_model, task)
     assert run is not None, "one of the two is given"
-    return seed_of_run(load_run(run), model, task)
+    begun = load_run(run)
+    config = with_splits_of(begun, config)
+    task = open_config_task(config)
+    if all(getattr(config, name) == getattr(begun.config, name) for name in ("data", "image_size", "train_images")):
+        refuse_other_data(run, task)
+    return config, task, seed_of_run(begun, model, task)
 
 
 def _folder(run: Path | None, settings: Any) -> Path:  # Any: a Refinement
+    from nas.refinement.settings import refined_folder
+
     assert run is not None, "without RUN --out is given"
-    target = f"{settings.target_ms:g}ms" if settings.target_ms else f"{settings.target_ratio:g}x"
-    return run / "refined" / f"{settings.seed_id}-{target}"
+    return refined_folder(run, settings)
 
 
 if __name__ == "__main__":

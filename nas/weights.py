@@ -1,10 +1,12 @@
-"""Network weights on disk (safetensors, never pickle) and as numpy arrays for ``latency.onnx_graph.emit``."""
+"""Network weights on disk (safetensors, never pickle; of others' files what loads without code) and as numpy arrays for ``emit``."""
 
 import os
+import pickle
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +15,9 @@ from latency.onnx_graph import InvalidWeights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["InvalidWeights", "load", "numpy_weights", "save"]
+__all__ = ["InvalidWeights", "load", "numpy_weights", "read_state", "save"]
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
 
 
 def save(state: "Mapping[str, Tensor]", path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -51,6 +55,46 @@ def load(path: str | Path) -> "dict[str, Tensor]":
         return decode(Path(path).read_bytes())
     except (OSError, SafetensorError) as error:
         raise InvalidWeights(f"{path}: not a readable safetensors file ({error}); train or export the network again") from error
+
+
+def read_state(path: str | Path) -> "dict[str, Tensor]":
+    """The tensors of a .safetensors file, or of a torch checkpoint read with ``weights_only``; a "module." in front is taken off.
+
+    Raises:
+        InvalidWeights: no such file, a damaged one, or one that holds objects which only unpickling could make.
+    """
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidWeights(f"{path}: there is no such file")
+    if path.suffix == ".safetensors":
+        return _bare(load(path), path)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # what cannot be loaded is refused below
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)  # Any: what the file holds
+    except OSError as error:
+        raise InvalidWeights(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise InvalidWeights(
+            f"{path}: damaged, or pickled objects beside tensors, which could run code here and are not loaded; save its state_dict() as "
+            "safetensors (safetensors.torch.save_file)"
+        ) from error
+    for key in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(t, torch.Tensor) for t in found.values()):
+        raise InvalidWeights(f"{path}: holds no state_dict of tensors, alone or under {', '.join(WRAPPERS)}")
+    return _bare(found, path)
+
+
+def _bare(state: "Mapping[str, Tensor]", path: Path) -> "dict[str, Tensor]":
+    bare = {name.removeprefix("module."): t for name, t in state.items()}
+    broken = [name for name, t in bare.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+    if broken:
+        raise InvalidWeights(f"{path}: {broken[0]} is not finite")
+    return bare
 
 
 def numpy_weights(module: "nn.Module") -> dict[str, np.ndarray]:

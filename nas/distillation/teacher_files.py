@@ -1,58 +1,12 @@
-"""Weights from other people's files: safetensors, or what torch loads without running anything; and loading them into a network."""
+"""Weights from other people's files loaded into a network."""
 
-import pickle
-import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from nas.errors import InvalidTeacher
-from nas.weights import InvalidWeights, load
 
-__all__ = ["load_into", "read_state"]
-
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
-
-
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a torch checkpoint read with ``weights_only``; a "module." in front is taken off.
-
-    Raises:
-        InvalidWeights: no such file, a damaged one, or one that holds objects which only unpickling could make.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InvalidWeights(f"{path}: there is no such file")
-    if path.suffix == ".safetensors":
-        return _bare(load(path), path)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # what cannot be loaded is refused below
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)  # Any: what the file holds
-    except OSError as error:
-        raise InvalidWeights(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise InvalidWeights(
-            f"{path}: damaged, or pickled objects beside tensors, which could run code here and are not loaded; save its state_dict() as "
-            "safetensors (safetensors.torch.save_file)"
-        ) from error
-    for key in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(t, Tensor) for t in found.values()):
-        raise InvalidWeights(f"{path}: holds no state_dict of tensors, alone or under {', '.join(WRAPPERS)}")
-    return _bare(found, path)
-
-
-def _bare(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    bare = {name.removeprefix("module."): t for name, t in state.items()}
-    broken = [name for name, t in bare.items() if t.is_floating_point() and not bool(t.isfinite().all())]
-    if broken:
-        raise InvalidWeights(f"{path}: {broken[0]} is not finite")
-    return bare
+__all__ = ["load_into"]
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], name: str, where: str) -> None:

@@ -15,13 +15,14 @@ from torch.nn import functional as F
 
 from nas.chosen import chosen
 from nas.distillation.lesson import TeacherSpec
-from nas.distillation.teacher_files import load_into, read_state
+from nas.distillation.teacher_files import load_into
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.jobs import open_config_task
 from nas.models import build
 from nas.models.reference import REFERENCES, SIGNALS, reference
 from nas.store import load_run
 from nas.tasks.task import Split, Task
+from nas.weights import read_state
 from search_spaces import BASELINES, Architecture, baseline
 
 __all__ = ["KINDS", "NORMS", "Teacher", "named_baseline", "named_network", "open_teacher", "resolve", "some_of_valid"]

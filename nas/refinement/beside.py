@@ -1,5 +1,6 @@
 """Networks timed beside the seed: what has slowed the device as a whole since the run began is divided out."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -18,7 +19,9 @@ DRIFTED = 0.05
 def timed_beside(
     seed: Candidate, archs: Sequence[Architecture], meter: Meter, say: Callable[[str], None]
 ) -> list[Latency | Failed]:
-    """Each network's latency, all of them in turns with the seed, as it was when the seed's own was measured.
+    """Each network's latency, all of them in turns with the seed on one device, as it was when the seed's own was measured.
+
+    Intervals allow for all three figures that go into one; what is wrong with the seed's timing is wrong with all of them.
 
     Args:
         seed: the path's first row.
@@ -30,16 +33,31 @@ def timed_beside(
         Failed: the device cannot run the seed any more.
         DeviceError: it is gone.
     """
-    own, *others = meter.time([emit(seed.arch), *map(emit, archs)])
+    own, *others = meter.time([emit(seed.arch), *map(emit, archs)], together=True)
     assert seed.latency is not None, "the seed is measured"
     if isinstance(own, Failed):
         raise own
-    slower = own.measurement.p50_ms / seed.latency.p50_ms
+    now = Latency.of(own.measurement)
+    slower = now.p50_ms / seed.latency.p50_ms
     if abs(slower - 1) > DRIFTED:
         say(f"the seed takes {100 * slower:.0f} % of its latency at the start: what is measured now is corrected for that")
-    return [timed if isinstance(timed, Failed) else _at_start(Latency.of(timed.measurement), slower) for timed in others]
+    return [timed if isinstance(timed, Failed) else _at_start(Latency.of(timed.measurement), now, seed.latency) for timed in others]
 
 
-def _at_start(latency: Latency, slower: float) -> Latency:
-    figures = {name: getattr(latency, name) / slower for name in ("p50_ms", "low_ms", "high_ms")}
-    return msgspec.structs.replace(latency, **figures)
+def _at_start(latency: Latency, now: Latency, then: Latency) -> Latency:
+    """A latency times the seed's at the start over that of now."""
+    p50_ms = latency.p50_ms * then.p50_ms / now.p50_ms
+    below = math.hypot(_below(latency), _below(then), _above(now))
+    above = math.hypot(_above(latency), _above(then), _below(now))
+    problems = tuple(dict.fromkeys((*latency.problems, *(f"of the seed beside it: {p}" for p in now.problems))))
+    return msgspec.structs.replace(
+        latency, p50_ms=p50_ms, low_ms=p50_ms * max(0.0, 1 - below), high_ms=p50_ms * (1 + above), problems=problems
+    )
+
+
+def _below(latency: Latency) -> float:
+    return 1 - latency.low_ms / latency.p50_ms
+
+
+def _above(latency: Latency) -> float:
+    return latency.high_ms / latency.p50_ms - 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nas.models import Network, build
 from nas.refinement.importance import Scores, channel_scores
-from nas.refinement.places import Place
+from nas.refinement.places import Place, goes_by_position
 from search_spaces.architecture import Architecture
 
 __all__ = ["carried", "matched"]
@@ -22,7 +22,8 @@ CHANNEL_AXES = 2  # of a convolution or linear layer: (out, in, …)
 def carried(network: Network, place: Place, arch: Architecture, scores: Scores, *, generator: torch.Generator | None = None) -> Network:
     """A network of ``arch``, which is ``network``'s with ``place`` made smaller, on the CPU, with the weights that are left.
 
-    The channels with the highest scores stay, in their order; kernels keep their centre. What ``arch`` has and the network had not
+    The channels with the highest scores stay, in their order, or the first ones where a shortcut goes by position
+    (``goes_by_position``); kernels keep their centre. What ``arch`` has and the network had not
     is drawn anew.
     """
     small = build(arch, generator=generator)
@@ -53,8 +54,11 @@ def _kept(network: Network, place: Place, axes: Mapping[str, Sequence[int]], aft
     if not axes or place.kind in ("kernel", "depth"):
         return None
     key, dims = next(iter(axes.items()))
+    size = after[key].shape[dims[0]]
+    if place.kind == "bottleneck" and goes_by_position(network.arch, place):
+        return torch.arange(size)
     of_channel = channel_scores(network, axes, scores)
-    best = torch.sort(of_channel, descending=True, stable=True).indices[: after[key].shape[dims[0]]]
+    best = torch.sort(of_channel, descending=True, stable=True).indices[:size]
     return best.sort().values
 
 

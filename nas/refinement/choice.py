@@ -1,9 +1,19 @@
 """Which proposal of a step is the best, and how well its accuracy is known."""
 
+from collections.abc import Sequence
+
 from nas.refinement.record import Tried
 from nas.refinement.settings import Choice
 
-__all__ = ["merit", "standard_error"]
+__all__ = ["merit", "ranked", "standard_error"]
+
+
+def ranked(choose: Choice, rows: Sequence[Tried], reference: float, current_ms: float) -> list[Tried]:
+    """All of them, the best first by ``merit``; those that another one beats in both score and estimated latency stand behind the rest.
+
+    Where accuracy rises, the ratio alone would prefer what saves less: +0.2 points for 1 ms to +0.3 points for 3 ms.
+    """
+    return sorted(rows, key=lambda r: (not _is_beaten(r, rows), *merit(choose, r, reference, current_ms)), reverse=True)
 
 
 def merit(choose: Choice, row: Tried, reference: float, current_ms: float) -> tuple[float, float, str]:
@@ -23,3 +33,9 @@ def standard_error(score: float, images: int) -> float:
     0.01
     """
     return float((score * (1 - score) / images) ** 0.5)
+
+
+def _is_beaten(row: Tried, rows: Sequence[Tried]) -> bool:
+    """Whether another row is as good in score and estimated latency, and better in one of them."""
+    score, ms = row.score or 0.0, row.ms
+    return any((r.score or 0.0) >= score and r.ms <= ms and ((r.score or 0.0) > score or r.ms < ms) for r in rows)

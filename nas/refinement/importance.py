@@ -42,14 +42,17 @@ def l2_scores(network: nn.Module) -> Scores:
 def taylor_scores(network: nn.Module, task: Task, *, batch: int) -> Scores:
     """Parameter times gradient of the mean loss, summed over each row, for every batch of the task's training images.
 
-    Evaluation mode, fp32, images as they are: running statistics are used and stay as they were.
+    Evaluation mode, fp32, images as they are: running statistics are used and stay as they were. Batches are drawn, the same ones
+    every time: data may lie class by class.
     """
     split, normalise = task.load("train"), task.normaliser()
+    order = torch.randperm(len(split.y), generator=torch.Generator().manual_seed(0))
     named = dict(network.named_parameters())
     found: dict[str, list[Tensor]] = {key: [] for key in named}
     was_training = network.training
     network.eval()
-    for x, y in zip(torch.split(split.x, batch), torch.split(split.y, batch), strict=True):
+    for drawn in torch.split(order, batch):
+        x, y = split.x[drawn], split.y[drawn]
         loss = task.loss(network(normalise(x).contiguous(memory_format=torch.channels_last)), y)
         gradients = torch.autograd.grad(loss, list(named.values()))
         for (key, p), g in zip(named.items(), gradients, strict=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from nas.config import RunConfig
 from nas.cost import count
+from nas.finals import FINAL_SEED
 from nas.jobs import Job, Outcome, recipe_for
 from nas.samplers import proposal_seed
 from nas.store import Candidate, RunFolder
@@ -15,8 +16,6 @@ from nas.trainings import Trainings
 from search_spaces.architecture import Architecture
 
 __all__ = ["Full", "FullTrainings"]
-
-FULL_SEED = 1_000_000_007  # as nas.finals has it: networks of a search and of a refinement begin alike
 
 
 class Full(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,12 +39,17 @@ class FullTrainings(Trainings):
         self, wanted: Sequence[Full], *, config: RunConfig, folder: RunFolder, kept: Sequence[Candidate], tune_lr: float,
         on_row: Callable[[Candidate], None] = lambda row: None,
     ) -> None:  # fmt: skip
-        """Take what is wanted, and the rows that the run has by now; ``tune_lr`` is the learning rate of fine-tuning, of the recipe's."""
+        """Take what is wanted and the rows that the run has by now; ``tune_lr`` is the learning rate of fine-tuning, of the recipe's.
+
+        Of equal trainings the first has its label: a scaled or searched network that is one of the path's is the path's.
+        """
         self._config, self._tune_lr, self.on_row = config, tune_lr, on_row
         done = {(r.id, r.score_source): r for r in kept if r.stage == "final" and r.status == "trained"}
-        distinct = {_key(w): w for w in wanted}.values()
-        left = ((self._job(w, folder), w) for w in distinct if (w.arch.id, w.source) not in done)
-        rows = (done[w.arch.id, w.source] for w in distinct if (w.arch.id, w.source) in done)
+        distinct: dict[str, Full] = {}
+        for w in wanted:
+            distinct.setdefault(_key(w), w)
+        left = ((self._job(w, folder), w) for w in distinct.values() if (w.arch.id, w.source) not in done)
+        rows = (done[w.arch.id, w.source] for w in distinct.values() if (w.arch.id, w.source) in done)
         super().__init__(folder, rows, ((job, _draft(job, w)) for job, w in left))
 
     def told(self, row: Candidate, outcome: Outcome) -> None:
@@ -58,7 +62,7 @@ class FullTrainings(Trainings):
             recipe = msgspec.structs.replace(recipe, lr=recipe.lr * self._tune_lr)
         weights = folder.path.resolve() / "models" / f"{wanted.arch.id}{'-tuned' * (wanted.source == 'tuned')}.safetensors"
         return Job(
-            key=_key(wanted), arch=wanted.arch, recipe=recipe, seed=proposal_seed(self._config.seed, FULL_SEED), weights=str(weights),
+            key=_key(wanted), arch=wanted.arch, recipe=recipe, seed=proposal_seed(self._config.seed, FINAL_SEED), weights=str(weights),
             test=True, init=str(wanted.init.resolve()) if wanted.init else "",
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ import msgspec
 from search_spaces.architecture import Architecture, Block
 from search_spaces.errors import InvalidArchitecture
 
-__all__ = ["KINDS", "MULTIPLE", "Kind", "Place", "described", "menu", "places", "shrunk", "smallest", "size_at"]
+__all__ = ["KINDS", "MULTIPLE", "Kind", "Place", "described", "goes_by_position", "menu", "places", "shrunk", "smallest", "size_at"]
 
 Kind = Literal["expansion", "bottleneck", "head", "se", "kernel", "depth"]
 KINDS: tuple[Kind, ...] = ("expansion", "bottleneck", "head", "se", "kernel", "depth")
@@ -100,6 +100,16 @@ def described(arch: Architecture, place: Place) -> str:
     shared = _chain(arch, place.block) if place.kind == "bottleneck" else [place.block]
     first, *more = [arch.blocks[i].name or f"block {i}" for i in shared]
     return f"{place.kind} of {first}" + (f" to {more[-1]}" if more else "")
+
+
+def goes_by_position(arch: Architecture, place: Place) -> bool:
+    """Whether a pooled shortcut between different widths ends or begins at this bottleneck.
+
+    It adds the first channels to the first channels, and nothing to or of the others: other channels than the last may not go.
+    """
+    chain = _chain(arch, place.block)
+    ends, begins = arch.blocks[chain[0]], arch.blocks[chain[-1] + 1 : chain[-1] + 2]
+    return any(block.skip == "pool" and block.in_ch != block.out_ch for block in (ends, *begins))
 
 
 def _changes(arch: Architecture, place: Place, size: int) -> dict[int, dict[str, Any]]:  # Any: values of a block's fields

@@ -12,7 +12,7 @@ from search_spaces.architecture import Architecture
 
 __all__ = ["Record", "Tried", "check_settings", "is_finished", "open_record"]
 
-ROWS, SETTINGS = "refine.jsonl", "refine.json"
+ROWS, SETTINGS, ENDED = "refine.jsonl", "refine.json", "refine-ended.json"
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -33,6 +33,13 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     error: str = ""
 
 
+class _Ended(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The step that no proposal was accepted of, and why."""
+
+    step: int
+    reason: str
+
+
 class Record:
     """The proposals tried so far, by step and architecture."""
 
@@ -48,6 +55,16 @@ class Record:
     def of_step(self, step: int, parent_id: str) -> dict[str, Tried]:
         """The step's rows by architecture, the parent's own among them."""
         return {i: row for (s, i), row in self._rows.items() if s == step and row.parent_id == parent_id}
+
+    def end(self, step: int, reason: str) -> None:
+        """Notes that the device found no proposal of a step faster: it would take long to find that out again."""
+        write_atomic(self._path.with_name(ENDED), msgspec.json.encode(_Ended(step=step, reason=reason)))
+
+    def ended(self, step: int) -> str:
+        """Why the path ended at this step, "" where that is not noted."""
+        path = self._path.with_name(ENDED)
+        noted = msgspec.json.decode(path.read_bytes(), type=_Ended) if path.exists() else None
+        return noted.reason if noted and noted.step == step else ""
 
     @property
     def rows(self) -> list[Tried]:

@@ -70,7 +70,7 @@ def draw(report: Report, file: Path) -> None:
         axes.axvline(target_ms, color="0.8", zorder=0)
     lines = "the line is the target" if len(report.targets_ms) == 1 else "the lines are the targets"
     axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval; {lines}\n{report.device}")
-    axes.set_ylabel("accuracy in %, ± one standard error")
+    axes.set_ylabel("accuracy in %, ± one standard error of the images, one training each")
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
     figure.tight_layout()
@@ -109,10 +109,11 @@ def _series(row: Candidate) -> str:
 
 def _step_cells(report: Report, step: int) -> dict[str, Any]:  # Any: a frame's cells
     row = report.path[step]
-    se = standard_error(row.score or 0.0, report.held_out)
+    if not step:  # the seed's score is of images that it was trained on
+        return _cells(row) | {"series": "path", "step": step, "change": ""}
+    se = round(standard_error(row.score or 0.0, report.held_out), 5)
     return _cells(row) | {
-        "series": "path", "step": step, "change": _change(report, step) if step else "", "held_out_score": row.score,
-        "held_out_se": round(se, 5),
+        "series": "path", "step": step, "change": _change(report, step), "held_out_score": row.score, "held_out_se": se,
     }  # fmt: skip
 
 

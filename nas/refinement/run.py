@@ -161,8 +161,8 @@ def _open_steps(bench: Bench, folder: RunFolder, record: Record, lines: contextl
         row = _seed_row(bench, rows)
         folder.append(row)
         rows = (*rows, row)
-    seed, *taken = [r for r in rows if r.stage == "refine"]
-    say_plan(bench, seed, _loaded(seed.arch, bench.out / seed.weights), done=len(taken))
+    seed = next(r for r in rows if r.stage == "refine")
+    say_plan(bench, rows, _loaded(seed.arch, bench.out / seed.weights))
     tick = lines.enter_context(bench.console.progress(None, "proposals fine-tuned"))
     return Steps(
         config=bench.config, settings=bench.settings, folder=RunFolder(path=folder.path, rows=rows), record=record, task=bench.task,

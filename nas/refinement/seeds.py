@@ -1,6 +1,5 @@
 """What a refinement begins with: a model of a run, a published network, or one of torchvision's with its weights."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,17 +8,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nas.chosen import chosen
+from nas.config import RunConfig
 from nas.errors import InvalidConfig, NasError, UnknownName
 from nas.store import Run
 from nas.tasks.task import Task
-from nas.weights import InvalidWeights, load
+from nas.weights import InvalidWeights, load, read_state
 from search_spaces.architecture import Architecture
 from search_spaces.baselines import BASELINES, baseline
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Seed", "named_seed", "seed_of_run"]
+__all__ = ["Seed", "named_seed", "seed_of_run", "with_splits_of"]
 
 State = Mapping[str, "Tensor"]
 IMAGENET_CLASSES = 1000
@@ -42,6 +42,8 @@ class Seed:
 def seed_of_run(run: Run, model: str | None, task: Task) -> Seed:
     """A trained model of a run by its id or the beginning of it; without one the most accurate member of the run's front.
 
+    On other data than the run's it has yet to learn the classes.
+
     Raises:
         NasError: no such model, one without weights, or a run without a front.
     """
@@ -52,8 +54,19 @@ def seed_of_run(run: Run, model: str | None, task: Task) -> Seed:
             f"{row.id} of {run.path} has no weights to begin with ({path} is not there): make them again with "
             f"python -m nas.search --config {run.path}/config.json --out NEW, or name another seed with --seed-model"
         )
-    seed = _fitted(row.arch, load(path), task, f"{row.baseline or row.id} of {run.path}")
+    is_foreign = not _is_same(task.data, run.config.data) and task.data_sha256 != _noted_sha256(run)
+    origin = f"{row.baseline or row.id} of {run.path}" + (f", which was trained on {run.config.data}," if is_foreign else "")
+    seed = _fitted(row.arch, load(path), task, origin, knows_classes=not is_foreign)
     return replace(seed, is_of_space=any(r.number is not None for r in run.rows) and not (run.path / "refine.json").exists())
+
+
+def with_splits_of(run: Run, config: RunConfig) -> RunConfig:
+    """The configuration with the data split as in the run, where it is of the same data, whatever its own seed.
+
+    Other splits would score and validate on images that the run's networks were trained on.
+    """
+    own = run.config.seed if run.config.data_seed is None else run.config.data_seed
+    return msgspec.structs.replace(config, data_seed=own if own != config.seed and _is_same(config.data, run.config.data) else None)
 
 
 def named_seed(spec: str, task: Task) -> Seed:
@@ -99,7 +112,7 @@ def _torchvision(name: str, file: Path | None, task: Task) -> tuple[Architecture
 
     if name not in TORCHVISION:
         raise UnknownName.among("torchvision network", name, TORCHVISION)
-    arch, network = from_torchvision(name, _state_in(file) if file else _downloaded(name), input_chw=task.input_chw)
+    arch, network = from_torchvision(name, read_state(file) if file else _downloaded(name), input_chw=task.input_chw)
     return arch, network.state_dict()
 
 
@@ -115,15 +128,14 @@ def _downloaded(name: str) -> State:
     return state
 
 
-def _state_in(file: Path) -> State:
-    import torch
+def _is_same(data: str, other: str) -> bool:
+    """Whether two names of data mean the same, as far as names tell."""
+    (kind, _, path), (other_kind, _, other_path) = data.partition(":"), other.partition(":")
+    return kind == other_kind and Path(path).expanduser().resolve() == Path(other_path).expanduser().resolve()
 
-    if file.suffix == ".safetensors":
-        return load(file)
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InvalidWeights(f"{file}: no state dict that can be read safely ({str(error).splitlines()[0]})") from error
-    if not isinstance(state, Mapping):
-        raise InvalidWeights(f"{file}: must hold a state dict, got {type(state).__name__}")
-    return state
+
+def _noted_sha256(run: Run) -> str | None:
+    """The hash of what a run was trained on."""
+    path = run.path / "environment.json"
+    found: str | None = msgspec.json.decode(path.read_bytes()).get("data", {}).get("sha256") if path.exists() else None
+    return found

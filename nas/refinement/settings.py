@@ -1,6 +1,7 @@
 """Every knob of a refinement that a search has not, once; the data, the recipe, the device and the workers are a ``RunConfig``'s."""
 
 import math
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -8,7 +9,7 @@ import msgspec
 from nas.errors import InvalidConfig
 from nas.refinement.places import Kind
 
-__all__ = ["USUAL_KINDS", "Choice", "KeepRule", "Refinement", "held_out_count"]
+__all__ = ["USUAL_KINDS", "Choice", "KeepRule", "Refinement", "held_out_count", "refined_folder"]
 
 Choice = Literal["ratio", "accuracy"]
 KeepRule = Literal["l2", "taylor"]
@@ -62,6 +63,12 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             f"each --target-ratio must lie below 1, got {self.passing}": ratio is None or all(p < 1 for p in self.passing),
             f"--search must not be negative, got {self.search}": self.search >= 0,
         }
+
+
+def refined_folder(run: Path, settings: Refinement) -> Path:
+    """Where a refinement of a run's network is kept, unless another folder is named."""
+    target = f"{settings.target_ms:g}ms" if settings.target_ms else f"{settings.target_ratio:g}x"
+    return run / "refined" / f"{settings.seed_id}-{target}"
 
 
 def held_out_count(asked: int | None, images: int, classes: int) -> int:

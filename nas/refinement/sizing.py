@@ -57,17 +57,21 @@ def sized(arch: Architecture, places: Sequence[Place], limit_ms: float, estimate
 
 
 def reachable(
-    arch: Architecture, places: Sequence[Place], now_ms: float, cut_ms: float, estimate: Estimate
+    arch: Architecture, places: Sequence[Place], now_ms: float, cut_ms: float, estimate: Estimate, floor_ms: float = 0.0
 ) -> tuple[list[Proposal], float]:
     """The proposals that save ``cut_ms`` of ``now_ms``; where there are none, those that save half of it, and so on to an eighth.
 
+    Nothing below ``floor_ms`` is tried, which ``cut_ms`` is not below.
+
     Returns:
-        The proposals, and what they save at least; none where no place saves an eighth.
+        The proposals, and what they save at least; none where no place saves the least that was tried.
     """
     for halving in range(HALVINGS + 1):
-        least_ms = cut_ms / 2**halving
+        least_ms = max(cut_ms / 2**halving, floor_ms)
         if found := sized(arch, places, now_ms - least_ms, estimate):
             return found, least_ms
+        if least_ms <= floor_ms:
+            break
     return [], least_ms
 
 

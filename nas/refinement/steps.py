@@ -19,14 +19,14 @@ from nas.models import build
 from nas.recipe import Recipe
 from nas.refinement.beside import timed_beside
 from nas.refinement.carry import carried
-from nas.refinement.choice import merit, standard_error
+from nas.refinement.choice import ranked, standard_error
 from nas.refinement.importance import scores_of
 from nas.refinement.part import Part
 from nas.refinement.places import described, places, size_at
 from nas.refinement.pricing import Pricing, anchored
 from nas.refinement.record import Record, Tried
 from nas.refinement.settings import Refinement
-from nas.refinement.sizing import Proposal, reachable
+from nas.refinement.sizing import Proposal, reachable, sized
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Latency, RunFolder
 from nas.tasks.task import Task
@@ -35,7 +35,7 @@ from search_spaces.architecture import Architecture
 
 __all__ = ["Steps", "tuning_recipe"]
 
-MEASURED = 3  # proposals of a step that are measured, in order of merit, to find one that the device finds faster
+DOUBLINGS = 3  # of what a step saves, where the device finds none of its proposals faster
 FAILURES_IN_A_ROW = 3
 STEP_SEED = 2_000_000_011  # not the seeds of a search's proposals
 
@@ -47,6 +47,7 @@ class Steps:
 
     All trainings of a step see the same images in the same order. One of them trains the step's network as it is: accuracy given up
     is told against it, so that neither the longer training nor a seed that has seen the held-out images counts as a gain or a loss.
+    Only what the device finds faster than the step's network, timed beside it, is accepted.
     What a killed run left is read from the folder: accepted steps, and proposals of the step at work.
     """
 
@@ -80,8 +81,12 @@ class Steps:
         self._proposals: dict[str, Proposal] = {}  # of the open step, by architecture
         self._queue: deque[Job] = deque()
         self._out = self._failures = 0
-        self._began = 0.0
-        self.stopped = ""  # why the path ended before its target, if it did
+        self._began = self._cut_ms = 0.0
+        self._slow: set[str] = set()  # of the open step: proposals that the device did not find faster
+        self._doublings = 0
+        self.stopped = record.ended(len(self.path))  # why the path ended before its target, if it did
+        if self.stopped:
+            self._sweep(len(self.path))
 
     def next(self) -> Job | Done | None:
         """The next fine-tuning; see ``JobSource``.
@@ -142,8 +147,9 @@ class Steps:
 
     def _open_step(self) -> None:
         current, step = self.path[-1], len(self.path)
-        self._began = time.monotonic()
-        proposals = self._sized(current)
+        if not self._slow:
+            self._began = time.monotonic()
+        proposals = self._larger(current) if self._slow else self._sized(current)
         if not proposals:
             return
         self._network = build(current.arch, generator=torch.Generator().manual_seed(0))
@@ -159,19 +165,34 @@ class Steps:
     def _sized(self, current: Candidate) -> list[Proposal]:
         estimate = anchored(self._pricing.ms, current.arch, self.current_ms)
         cut_ms = self.cut_ms
-        found, least_ms = reachable(current.arch, places(current.arch, self._settings.kinds), self.current_ms, cut_ms, estimate)
+        able = places(current.arch, self._settings.kinds)
+        found, least_ms = reachable(current.arch, able, self.current_ms, cut_ms, estimate, self._least_ms)
+        self._cut_ms = least_ms
         if not found:
-            further = "more --kinds, or a smaller --delta" if cut_ms > self._least_ms else "more --kinds, or a device that is less busy"
+            further = "more --kinds, or a smaller --delta" if least_ms > self._least_ms else "more --kinds, or a device that is less busy"
             self.stopped = (
                 f"no single change saves {three_digits(least_ms)} ms any more: the path ends at {three_digits(self.current_ms)} ms; "
                 f"{further}, may go further"
             )
         elif least_ms < cut_ms:
-            lost = ", less than one measurement can tell" if least_ms < self._least_ms else ""
-            self._say(
-                f"no single change saves {three_digits(cut_ms)} ms: step {len(self.path)} takes 1/{cut_ms / least_ms:.0f} of that{lost}"
-            )
+            self._say(f"no single change saves {three_digits(cut_ms)} ms: step {len(self.path)} takes 1/{cut_ms / least_ms:.2g} of that")
         return found
+
+    def _larger(self, current: Candidate) -> list[Proposal]:
+        """Proposals that save twice as much as those that the device did not find faster, or four or eight times; else the path ends."""
+        estimate, able = anchored(self._pricing.ms, current.arch, self.current_ms), places(current.arch, self._settings.kinds)
+        none = f"none of step {len(self.path)}'s proposals measures faster"
+        while self._doublings < DOUBLINGS:
+            self._doublings += 1
+            cut_ms = self._cut_ms * 2**self._doublings
+            found = [p for p in sized(current.arch, able, self.current_ms - cut_ms, estimate) if p.arch.id not in self._slow]
+            if found:
+                self._say(f"{none}: those that save {three_digits(cut_ms)} ms are tried")
+                return found
+        self.stopped = f"{none}: the path ends at {three_digits(self.current_ms)} ms"
+        self._record.end(len(self.path), self.stopped)
+        self._sweep(len(self.path))
+        return []
 
     def _job(self, arch: Architecture, step: int) -> Job:
         folder, own = self._folder.path.resolve() / "weights", arch.id == self.path[-1].id
@@ -194,16 +215,19 @@ class Steps:
             save(small.state_dict(), job.init)
 
     def _accept(self) -> None:
-        """Ends the open step: its best proposal becomes the path's next network, once it is measured."""
+        """Ends the open step with the best proposal that the device finds faster; where there is none, larger ones are to follow."""
         step, parent = len(self.path), self.path[-1]
         rows = self._record.of_step(step, parent.id)
         own = rows.pop(parent.id, None)
-        reference = own.score if own and own.score is not None else parent.score
         able = [r for r in rows.values() if r.score is not None and r.arch.id in self._proposals]
         if not able:
             raise Stopped(f"every proposal of step {step} failed; refine.jsonl in {self._folder.path} has the tracebacks")
-        ranked = sorted(able, key=lambda r: merit(self._settings.choose, r, reference or 0.0, self.current_ms), reverse=True)
-        chosen, latency = self._measured(ranked)
+        faster = self._faster(self._ranked(able, own))
+        if faster is None:
+            self._slow |= set(self._proposals)
+            self._proposals = {}
+            return
+        chosen, latency = faster
         row = Candidate(
             stage="refine", status="trained", arch=chosen.arch, seed=self._seed(step), parent_id=parent.id,
             cost=count(chosen.arch), latency=latency, latency_source="measured", score=chosen.score,
@@ -213,28 +237,66 @@ class Steps:
         self._folder.append(row)
         self._tell(chosen, latency, own)
         self.path.append(row)
-        self._proposals = {}
+        self._proposals, self._slow, self._doublings = {}, set(), 0
+        self._sweep(step, Path(row.weights).name)
+
+    def _sweep(self, step: int, kept: str = "") -> None:
+        """Removes the weights of a decided step's proposals."""
         for file in (self._folder.path / "weights").glob(f"{step:03d}-*.safetensors"):
-            if file.name != Path(row.weights).name:
+            if file.name != kept:
                 file.unlink()
 
-    def _measured(self, ranked: list[Tried]) -> tuple[Tried, Latency]:
-        """The first of the best proposals that the device finds faster than the step's network; the best one where it finds none so."""
-        slow: list[tuple[Tried, Latency]] = []
-        for row in ranked:
-            (latency,) = timed_beside(self.path[0], [row.arch], self._meter, self._say)
-            if isinstance(latency, Failed):
-                self._say(f"{self._meter.device.info().name} cannot run {row.arch.id}, which is left out: {latency}")
+    def _ranked(self, able: list[Tried], own: Tried | None) -> list[Tried]:
+        """The best first; by accuracy alone where the network left as it is has none to tell a loss against."""
+        if own is not None and own.score is not None:
+            return ranked(self._settings.choose, able, own.score, self.current_ms)
+        if self._settings.choose == "ratio":
+            self._say(f"step {len(self.path)}: the network left as it is could not be trained, so its proposals are ranked by accuracy")
+        return ranked("accuracy", able, 0.0, self.current_ms)
+
+    def _faster(self, best_first: list[Tried]) -> tuple[Tried, Latency] | None:
+        """The first of these that the device finds faster than the step's network, and its latency; None where it finds none so.
+
+        Raises:
+            Stopped: the device can run none of them.
+        """
+        name, failed = self._meter.device.info().name, 0
+        for row in best_first:
+            timed = self._timed(row)
+            if isinstance(timed, Failed):
+                self._say(f"{name} cannot run {row.arch.id}, which is left out: {timed}")
+                failed += 1
                 continue
-            if latency.p50_ms < self.current_ms:
+            own_ms, latency = timed
+            if latency.p50_ms < own_ms:
                 return row, latency
-            slow.append((row, latency))
-            self._say(f"{row.arch.id} was estimated at {three_digits(row.ms)} ms and measures {three_digits(latency.p50_ms)}: no gain")
-            if len(slow) == MEASURED:
-                break
-        if not slow:
-            raise Stopped(f"{self._meter.device.info().name} can run none of the proposals of step {len(self.path)}")
-        return slow[0]
+            self._say(
+                f"{row.arch.id} was estimated at {three_digits(row.ms)} ms and measures {three_digits(latency.p50_ms)}, "
+                f"the step's network beside it {three_digits(own_ms)}: no gain"
+            )
+        if failed == len(best_first):
+            raise Stopped(f"{name} can run none of the proposals of step {len(self.path)}")
+        return None
+
+    def _timed(self, row: Tried) -> tuple[float, Latency] | Failed:
+        """What the step's network takes in ms, and a proposal's latency, in turns with each other and the seed.
+
+        The path's own figures were chosen for being low, so they are no measure of what comes after. A proposal that seems to
+        reach the target is timed once more for the same reason, and the second figure counts.
+        """
+        own, latency = self._beside(row)
+        if not isinstance(latency, Failed) and latency.p50_ms <= self._target_ms and latency.p50_ms < own.p50_ms:
+            first_ms = latency.p50_ms
+            own, latency = self._beside(row)
+            if not isinstance(latency, Failed) and latency.p50_ms > self._target_ms:
+                self._say(f"{row.arch.id} measures {three_digits(first_ms)} ms and once more {three_digits(latency.p50_ms)}, which counts")
+        return latency if isinstance(latency, Failed) else (own.p50_ms, latency)
+
+    def _beside(self, row: Tried) -> tuple[Latency, Latency | Failed]:
+        own, latency = timed_beside(self.path[0], [self.path[-1].arch, row.arch], self._meter, self._say)
+        if isinstance(own, Failed):
+            raise own
+        return own, latency
 
     def _pace(self) -> float:
         """The seed's measured latency over its estimate: by so much the device runs slower than when its table was built."""
@@ -253,6 +315,8 @@ class Steps:
             f"step {len(self.path)}: {change}: {three_digits(latency.p50_ms)} ms measured, {three_digits(chosen.ms)} estimated; "
             f"held-out {chosen.score:.3f} ±{chosen.score_se:.3f}{before}; {took}"
         )
+        if latency.problems:
+            self._say(f"its latency is in doubt: {'; '.join(latency.problems)}")
         interval = self._pricing.interval_ms(chosen.arch)
         if interval and not interval[0] <= latency.p50_ms / self._pace() <= interval[1]:
             low, high = (three_digits(end * self._pace()) for end in interval)

@@ -23,7 +23,11 @@ from nas.losses import LOSSES
 from nas.pipeline import search
 from nas.refinement.run import refine
 from nas.refinement.seeds import seed_of_run
+<<<<<<< HEAD
 from nas.refinement.settings import Refinement, held_out_count
+=======
+from nas.refinement.settings import Refinement, refined_folder
+>>>>>>> d70af8df002a2036362bb730e40c09c81d6f836b
 from nas.stages.forecast import say_stages
 from nas.stages.report import MANIFEST, Entry, draw, show, write_csv
 from nas.stages.rules import STAGE_FIELDS, USUAL_RATIO
@@ -125,8 +129,7 @@ def _refine(config: RunConfig, out: Path, task: Task, console: Console) -> list[
     for row in seeds:
         seed = seed_of_run(run, row.id, task)
         settings = _refinement(config, seed.arch.id, seed.origin)
-        target = f"{settings.target_ms:g}ms" if settings.target_ms else f"{settings.target_ratio:g}x"
-        folder = out / "refined" / f"{seed.arch.id}-{target}"
+        folder = refined_folder(out, settings)
         try:
             refine(own, settings, seed, folder, task=task, console=console)
         except (NothingFeasible, InvalidConfig) as error:  # of this seed: another may go further

@@ -1,5 +1,6 @@
 """The verb from end to end on a search of a few seconds, and what it refuses."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -16,12 +17,16 @@ from torchvision.models import mobilenet_v3_small
 from latency import open_device
 from latency.onnx_graph import emit
 from nas import export
+from nas.jobs import open_config_task
 from nas.refine import main
 from nas.refinement.bench import STEP_PLAN
 from nas.refinement.places import smallest
+from nas.refinement.seeds import seed_of_run, with_splits_of
 from nas.store import Candidate, load_run, read_rows
+from nas.tasks import open_task
 from search_spaces import Architecture
 from tests.nas.small import ROOT, command, config, ended, kill_at, saved, write_inputs
+from tests.nas.tasks.samples import write_npz
 
 # wide and short, so that the fake device's time is mostly multiply-accumulates
 SPACE = """
@@ -197,7 +202,7 @@ def test_mistake_in_the_flags_is_one_line(flags: list[object], said: str) -> Non
         ("mobilenet_v4", "unknown published network (or torchvision:NAME) 'mobilenet_v4'; did you mean 'mobilenet_v2'?"),
         ("mobilenet_v2@half", "the width behind @ must be a number, got 'half'"),
         ("torchvision:resnet18", "unknown torchvision network 'resnet18'"),
-        ("torchvision:mobilenet_v2:none.pth", "none.pth: no state dict that can be read safely"),
+        ("torchvision:mobilenet_v2:none.pth", "none.pth: there is no such file"),
     ],
 )
 def test_seed_that_is_none_is_one_line(tmp_path: Path, spec: str, said: str) -> None:
@@ -216,6 +221,55 @@ def test_seed_without_weights_is_one_line(run: Path, tmp_path: Path) -> None:
     assert "has no weights to begin with" in said
     assert "python -m nas.search --config" in said
     assert not (tmp_path / "run" / "refined").exists()
+
+
+def test_another_seed_leaves_the_data_split_as_the_run_has_them(run: Path, tmp_path: Path) -> None:
+    """A validation set that is drawn anew would be of images that the run's networks were trained on."""
+    done = refined(run, "--target-ratio", 0.9, *QUICK, "--seed", 1, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert noted_data(tmp_path / "out") == noted_data(run)
+    begun, ours = load_run(run).config, load_run(tmp_path / "out").config
+    assert (ours.seed, ours.data_seed, begun.seed) == (1, begun.seed, 0)
+    assert open_config_task(ours).data_sha256 == noted_data(run)  # as nas.export opens them
+
+
+def noted_data(folder: Path) -> str:
+    found: str = msgspec.json.decode((folder / "environment.json").read_bytes())["data"]["sha256"]
+    return found
+
+
+def test_splits_of_a_refined_network_stay_those_of_its_first_run(run: Path) -> None:
+    begun = load_run(run)
+    second = dataclasses.replace(begun, config=msgspec.structs.replace(begun.config, seed=1, data_seed=0))
+    third = with_splits_of(second, msgspec.structs.replace(begun.config, seed=2))
+    assert (third.seed, third.data_seed) == (2, 0)
+    assert with_splits_of(second, begun.config) == begun.config
+    elsewhere = msgspec.structs.replace(begun.config, seed=2, data="digits")
+    assert with_splits_of(second, elsewhere) == elsewhere
+
+
+def test_network_of_a_run_has_yet_to_learn_other_data_with_as_many_classes(run: Path, tmp_path: Path) -> None:
+    begun = load_run(run)
+    other = open_task("classify", f"npz:{write_npz(tmp_path / 'other.npz', train=90)}")
+    seed = seed_of_run(begun, None, other)
+    assert not seed.is_trained
+    assert seed.origin.endswith(f", which was trained on {begun.config.data},")
+    assert seed.state is not None
+    assert "head.out.weight" not in seed.state
+
+
+def test_same_data_under_another_name_are_no_other_data(run: Path, tmp_path: Path) -> None:
+    begun = load_run(run)
+    shutil.copy(begun.config.data.removeprefix("npz:"), tmp_path / "copy.npz")
+    assert seed_of_run(begun, None, open_task("classify", f"npz:{tmp_path}/copy.npz")).is_trained
+
+
+def test_data_that_changed_since_the_run_are_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("refined"))
+    changed = msgspec.structs.replace(load_run(run).config, data=f"npz:{write_npz(tmp_path / 'changed.npz', train=90)}")
+    (tmp_path / "run" / "config.json").write_bytes(msgspec.json.encode(changed))
+    said = refused(refined(tmp_path / "run", "--target-ratio", 0.8, *QUICK))
+    assert said.endswith("changed since: put that back to go on with it")
 
 
 def test_target_above_the_seed_is_refused_before_work(run: Path, tmp_path: Path) -> None:

@@ -117,6 +117,9 @@ def test_more_can_be_searched_later_but_not_less(flags: tuple[object, ...], out:
     done = refined(*flags, "--search", 3)
     assert done.exit_code == 0, done.output
     assert len(searched(out)) == 3
+    assert "no more steps: the target is reached" in done.stderr
+    assert "then 1 networks of a search" in done.stderr
+    assert "then 1 networks for 1 epochs" in done.stderr
     assert read_rows(out / "candidates.jsonl")[: len(before)] == before
     assert "is complete" in refined(*flags, "--search", 3).stderr
 

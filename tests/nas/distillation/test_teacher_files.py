@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.distillation.teacher_files import load_into, read_state
+from nas.distillation.teacher_files import load_into
 from nas.errors import InvalidTeacher
 from nas.models.reference import reference
-from nas.weights import InvalidWeights, save
+from nas.weights import InvalidWeights, read_state, save
 
 
 def state(outputs: int = 4) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from nas.models import Network, build
 from nas.refinement.carry import carried, matched
 from nas.refinement.importance import Scores, l2_scores
 from nas.refinement.places import Place, menu, places, shrunk
-from search_spaces import Architecture, Head
+from search_spaces import Architecture, Block, Head
 from tests.nas.models.networks import images, randomise
 from tests.nas.refinement.samples import CHAIN, many
 
@@ -104,6 +104,28 @@ def _sizes(arch: Architecture) -> list[int]:
     """Every channel count, in one order."""
     blocks = [n for b in arch.blocks for n in (b.hidden_ch, b.out_ch, b.se_ch)]
     return [*blocks, arch.head.width_ch]
+
+
+POOLED = Architecture(
+    input_chw=(3, 16, 16),
+    blocks=(
+        Block(op="conv", in_ch=3, out_ch=16),
+        Block(op="mbconv", in_ch=16, hidden_ch=32, out_ch=32, stride=2, skip="pool"),
+        Block(op="mbconv", in_ch=32, hidden_ch=48, out_ch=40, stride=2, skip="pool"),
+    ),
+    head=Head(outputs=5),
+)
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_beside_a_pooled_shortcut_the_last_channels_go_whatever_their_scores(block: int) -> None:
+    """It adds the first channels to the first: with others gone it would add to other ones. The shortcut's own are left alive."""
+    network, place = trained(POOLED), Place(kind="bottleneck", block=block)
+    size = POOLED.blocks[block].out_ch - 8
+    silence(network, place, list(range(size, size + 8)))
+    rising: Scores = {key: torch.arange(rows.shape[1], dtype=torch.float32)[None] for key, rows in l2_scores(network).items()}
+    found = carried(network, place, shrunk(POOLED, place, size), rising)
+    assert (logits(found) - logits(network)).abs().max() <= 1e-9 * logits(network).abs().max()
 
 
 def test_permuting_hidden_channels_keeps_the_function_and_what_is_carried() -> None:

@@ -1,5 +1,7 @@
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,8 @@ def network() -> Network:
 def gated(network: Network, task: Task, names: list[str]) -> Tensor:
     """The mean square over batches of the loss's gradient by a gate of 1 on each channel behind all of these layers."""
     split, squares = task.load("train"), []
-    for x, y in zip(torch.split(split.x, BATCH), torch.split(split.y, BATCH), strict=True):
+    order = torch.randperm(len(split.y), generator=torch.Generator().manual_seed(0))
+    for x, y in zip(torch.split(split.x[order], BATCH), torch.split(split.y[order], BATCH), strict=True):
         gate: Tensor | None = None
 
         def multiply(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
@@ -109,3 +112,16 @@ def test_taylor_scores_use_images_that_are_trained_on_and_not_those_scored_on(ne
 def test_l2_rule_needs_no_data(network: Network, task: Task, tmp_path: Path) -> None:
     found = scores_of("l2", network, task, Recipe(), Part(held_out=6, steps=2, seed=0))
     assert found.keys() == l2_scores(network).keys()
+
+
+def test_taylor_batches_have_several_classes_where_the_data_lie_class_by_class(network: Network, task: Task) -> None:
+    order = np.argsort(task.train.y, kind="stable")
+    lying = dataclasses.replace(task, train=task.train.at(order))
+    seen = list[set[int]]()
+
+    def noting(logits: Tensor, y: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        seen.append(set(y.tolist()))
+        return task.loss(logits, y, label_smoothing=label_smoothing)
+
+    taylor_scores(network, dataclasses.replace(lying, loss=noting), batch=BATCH)
+    assert all(len(classes) > 1 for classes in seen[:-1])  # the last batch may be of few images

@@ -43,6 +43,14 @@ def test_what_is_wanted_twice_is_trained_once(tmp_path: Path) -> None:
     assert len(source(tmp_path, Full(arch=SEED), Full(arch=HALF, label="seed x0.5"), Full(arch=SEED))) == 2
 
 
+def test_network_of_the_path_stays_one_where_a_scaled_one_is_equal_to_it(tmp_path: Path) -> None:
+    trainings = source(tmp_path, Full(arch=HALF, parent_id="abc"), Full(arch=SEED, label="seed x1"), Full(arch=HALF, label="seed x0.5"))
+    for _ in range(2):
+        job = handed(trainings)
+        trainings.finish(job, Outcome(key=job.key, score=0.5, test_score=0.5, seconds=1.0))
+    assert [(r.id, r.parent_id, r.baseline) for r in trainings.rows] == [(HALF.id, "abc", ""), (SEED.id, "", "seed x1")]
+
+
 def test_rows_say_what_was_trained_and_from_what(tmp_path: Path) -> None:
     trainings = source(tmp_path, Full(arch=SEED, parent_id="abc", init=tmp_path / "weights"), Full(arch=HALF, label="seed x0.5"))
     for score in (0.5, 0.6):

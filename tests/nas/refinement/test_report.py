@@ -56,6 +56,7 @@ def test_scores_have_their_standard_errors(report: Report, tmp_path: Path) -> No
     # sqrt(0.75 · 0.25 / 1875) = 0.01 of the held-out images, sqrt(0.64 · 0.36 / 900) = 0.016 of the test images
     assert table["held_out_se"][1] == pytest.approx(0.01)
     assert table["test_se"][3] == pytest.approx(0.016)
+    assert table["held_out_score"].isna().tolist() == [True, False, True, True, True]  # the seed was trained on those images
     assert table["test_score"].isna().tolist() == [True, True, False, False, False]
 
 

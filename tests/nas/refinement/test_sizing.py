@@ -83,3 +83,15 @@ def test_step_that_no_place_reaches_is_halved_until_one_does() -> None:
 def test_step_that_no_place_reaches_at_an_eighth_has_no_proposals() -> None:
     (now,) = price([CHAIN])
     assert reachable(CHAIN, places(CHAIN, ("kernel",)), now, 0.99 * now, price)[0] == []
+
+
+def test_step_is_never_halved_below_what_can_be_measured() -> None:
+    (now,) = price([CHAIN])
+    options = places(CHAIN, ("kernel",))
+    most = max(now - price([shrunk(CHAIN, place, menu(CHAIN, place)[-1])])[0] for place in options)
+    found, least = reachable(CHAIN, options, now, 3 * most, price, 1.1 * most)  # 3/4 would do, and is less than that
+    assert not found
+    assert least == pytest.approx(1.1 * most)
+    found, least = reachable(CHAIN, options, now, 3 * most, price, 0.9 * most)
+    assert least == pytest.approx(0.9 * most)
+    assert found

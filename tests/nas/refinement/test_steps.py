@@ -1,3 +1,5 @@
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -5,8 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from latency import DeviceInfo, Measurement, TimingPlan, open_device
+from latency.devices import Model
+from latency.devices.base import model_bytes, sha256
+from latency.onnx_graph import emit
 from nas.errors import Stopped
 from nas.jobs import Done, Job, Outcome
+from nas.refinement.bench import STEP_PLAN
 from nas.refinement.choice import merit
 from nas.refinement.pricing import ByMacs, anchored
 from nas.refinement.record import Tried, open_record
@@ -102,6 +109,22 @@ def test_accuracy_is_told_against_the_network_left_as_it_is(tmp_path: Path) -> N
     walk.go(steps, answer)
     assert steps.path[1].arch.blocks[1].hidden_ch < 256
     assert all(r.score_se == pytest.approx((r.score * (1 - r.score) / 18) ** 0.5) for r in tried(walk) if r.score)
+
+
+def test_step_whose_own_network_cannot_be_trained_is_ranked_by_accuracy(tmp_path: Path) -> None:
+    """Told against the 0.9 of the seed, which has seen the images, the largest saving would give up least for its milliseconds."""
+    walk = Walk(tmp_path, target=0.9)
+    steps = walk.steps()
+
+    def answer(job: Job) -> Outcome:
+        if job.arch.id == SEED.id:
+            return Outcome(key=job.key, error="Traceback\nOSError: gone")
+        return Outcome(key=job.key, score=0.5 + price([job.arch])[0] / price([SEED])[0] / 10)  # what is larger is better
+
+    walk.go(steps, answer)
+    first = [r for r in tried(walk) if r.step == 1 and r.score is not None]
+    assert steps.path[1].score == max(r.score or 0.0 for r in first)
+    assert "step 1: the network left as it is could not be trained, so its proposals are ranked by accuracy" in walk.said
 
 
 def test_all_trainings_of_a_step_see_the_same_images_and_the_next_step_others(tmp_path: Path) -> None:
@@ -231,6 +254,114 @@ def test_device_that_runs_at_another_speed_than_at_the_start_is_corrected_for_by
     walk.go(steps)
     assert "the seed takes 80 % of its latency at the start: what is measured now is corrected for that" in walk.said
     assert ms(steps.path[-1]) == pytest.approx(1.25 * walk.measured(steps.path[-1].arch).p50_ms)
+
+
+class Scripted:
+    """The fake device, which a rule makes slower or faster: it is asked for a factor with a model's hash and how often that was timed."""
+
+    def __init__(self, factor: Callable[[str, int], float]) -> None:
+        self._fake, self._factor, self._times = open_device("fake:noise=0"), factor, Counter[str]()
+
+    def info(self) -> DeviceInfo:
+        return self._fake.info()
+
+    def time(self, models: Sequence[Model], plan: TimingPlan) -> tuple[Measurement, ...]:
+        return tuple(map(self._scaled, self._fake.time(models, plan)))
+
+    def close(self) -> None:
+        self._fake.close()
+
+    def _scaled(self, found: Measurement) -> Measurement:
+        name = found.model_sha256
+        self._times[name] += 1
+        factor = self._factor(name, self._times[name])
+        scaled = tuple(tuple(round(ns * factor) for ns in of_round) for of_round in found.samples_ns)
+        return msgspec.structs.replace(found, samples_ns=scaled, cpu_ns=scaled)
+
+
+def name_of(arch: Architecture) -> str:
+    return sha256(model_bytes([emit(arch)])[0])
+
+
+def true_ms(arch: Architecture) -> float:
+    (found,) = open_device("fake:noise=0").time([emit(arch)], STEP_PLAN)
+    return found.p50_ms
+
+
+def test_path_ends_where_the_device_finds_nothing_faster_and_accepts_nothing(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, device=open_device("fake:ms=3,noise=0"))
+    steps = walk.steps()
+    walk.go(steps)
+    assert steps.stopped == "none of step 1's proposals measures faster: the path ends at 3.00 ms"
+    assert [r.id for r in steps.path] == [SEED.id]
+    assert [r.id for r in read_rows(walk.out / "candidates.jsonl")] == [SEED.id]
+    assert {p.name for p in (walk.out / "weights").iterdir()} == {"seed.safetensors"}
+
+
+def test_where_nothing_is_faster_larger_steps_are_tried_first(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, device=open_device("fake:ms=3,noise=0"))
+    walk.go(walk.steps())
+    (now,) = price([SEED])
+    saved = sorted({round(float(line.split("those that save ")[1].split(" ")[0]) / 3, 3) for line in walk.said if "are tried" in line})
+    assert saved == [0.1, 0.2, 0.4]  # 5 % doubled once, twice, three times
+    ids = [r.arch.id for r in tried(walk)]
+    assert len(ids) == len(set(ids))
+    assert all(price([r.arch])[0] <= 0.95 * now for r in tried(walk) if r.place)
+
+
+def test_path_that_ended_so_is_not_measured_again_when_it_is_taken_up(tmp_path: Path) -> None:
+    walk = Walk(tmp_path, device=open_device("fake:ms=3,noise=0"))
+    walk.go(walk.steps())
+    walk.device.close()  # it would refuse to measure
+    again = walk.steps()
+    assert walk.go(again) == 0
+    assert again.stopped.startswith("none of step 1's proposals")
+
+
+def test_broken_off_search_for_a_faster_proposal_trains_nothing_twice(tmp_path: Path) -> None:
+    whole, parts = (Walk(tmp_path / name, device=open_device("fake:ms=3,noise=0")) for name in ("whole", "parts"))
+    total = whole.go(whole.steps())
+    done = parts.go(parts.steps(), most=total - 1)
+    assert done + parts.go(parts.steps()) == total
+    assert alike(tried(parts)) == alike(tried(whole))
+
+
+def test_the_rest_of_the_ranking_is_measured_before_anything_slower_is_accepted(tmp_path: Path) -> None:
+    """The device is slow at all proposals of the first step but the worst of them."""
+    plain = Walk(tmp_path / "plain", target=0.94)
+    plain.go(plain.steps())
+    archs = [r.arch for r in tried(plain) if r.step == 1 and r.place]
+    worst = min(archs, key=lambda a: a.blocks[-1].hidden_ch)
+    slow = {name_of(a) for a in archs if a.id != worst.id}
+    assert slow
+    walk = Walk(tmp_path / "walk", target=0.94, device=Scripted(lambda name, times: 2.0 if name in slow else 1.0))
+    steps = walk.steps()
+    walk.go(steps)
+    assert steps.path[1].id == worst.id
+    first = next(i for i, line in enumerate(walk.said) if line.startswith("step 1: "))
+    assert sum("no gain" in line for line in walk.said[:first]) == len(slow)
+
+
+def test_proposal_is_held_against_what_its_parent_takes_now(tmp_path: Path) -> None:
+    """The network that the first step accepts measures 10 % low once: what is 5 % smaller is no slower for that."""
+    plain = Walk(tmp_path / "plain")
+    steps = plain.steps()
+    plain.go(steps)
+    lucky = name_of(steps.path[1].arch)
+    assert not [line for line in plain.said if "no gain" in line]
+    walk = Walk(tmp_path / "walk", device=Scripted(lambda name, times: 0.9 if (name, times) == (lucky, 1) else 1.0))
+    walk.go(walk.steps())
+    assert not [line for line in walk.said if "no gain" in line]
+
+
+def test_target_is_reached_by_a_second_measurement_too(tmp_path: Path) -> None:
+    """Every network but the seed measures 10 % low the first time."""
+    seed = name_of(SEED)
+    walk = Walk(tmp_path, device=Scripted(lambda name, times: 0.9 if times == 1 and name != seed else 1.0))
+    steps = walk.steps()
+    walk.go(steps)
+    assert true_ms(steps.path[-1].arch) <= 0.7 * true_ms(SEED) < true_ms(steps.path[-2].arch)
+    assert ms(steps.path[-1]) == pytest.approx(true_ms(steps.path[-1].arch))
 
 
 class Sure(ByMacs):

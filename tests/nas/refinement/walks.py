@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import torch
 
-from latency import open_device
+from latency import Device, open_device
 from nas.config import RunConfig
 from nas.cost import count
 from nas.jobs import Done, Job, Outcome, open_config_task
@@ -47,7 +47,7 @@ class Walk:
 
     def __init__(
         self, folder: Path, *, target: float = 0.7, least_ms: float = 0.0, pricing: Pricing | None = None, slower: float = 1.0,
-        **changed: Any,  # Any: values of any field
+        device: Device | None = None, **changed: Any,  # Any: values of any field
     ) -> None:  # fmt: skip
         """``slower``: the device's speed when the path began, over that of now."""
         folder.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ class Walk:
         self.settings = Refinement(**(fields | changed))
         self.said: list[str] = []
         self.least_ms, self.pricing, self.slower = least_ms, pricing or ByMacs(), slower
-        self.device = open_device("fake")
+        self.device = device or open_device("fake")
         self.meter = Meter(self.device, STEP_PLAN)
 
     def steps(self) -> Steps:
