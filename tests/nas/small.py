@@ -148,9 +148,9 @@ def kill(process: subprocess.Popen[str]) -> tuple[str, str]:
     return process.communicate()
 
 
-def kill_at(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
+def kill_at(process: subprocess.Popen[str], holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """SIGKILL for the whole process group as soon as a condition holds."""
-    wait_until(holds, process)
+    wait_until(holds, process, seconds)
     kill(process)
 
 
