@@ -11,6 +11,7 @@ import numpy as np
 
 from latency.console import count, three_digits
 from latency.errors import Failed
+from latency.figures import save_figure
 from latency.model_files import NamedModel
 from latency.model_inputs import made_up
 from latency.plan import TimingPlan
@@ -138,10 +139,7 @@ def draw(found: Sequence[PerOp], path: Path) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the time in operators, in %")
     figure.legend(fontsize=7, ncols=5, loc="outside lower center")
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path)
 
 
 def _kind(args: dict[str, Any]) -> str:  # Any: JSON

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from latency.figures import save_figure
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -126,7 +128,4 @@ def draw_reliability(figures: Mapping[str, Calibration], path: Path, *, title: s
     figure.supylabel("accuracy (line), share of images (bars)", fontsize=9)
     figure.suptitle(title, fontsize=10)
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path)

@@ -13,6 +13,7 @@ import msgspec
 
 from latency import DeviceInfo, TimingPlan
 from latency.console import Console, count, ms
+from latency.figures import save_figure
 from nas import pareto
 from nas.calibration import draw_reliability
 from nas.config import RunConfig
@@ -192,10 +193,7 @@ def draw_front(search: Sequence[Candidate], finals: Sequence[Candidate], path: P
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend(fontsize=8)
     figure.tight_layout()
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path)
 
 
 def draw_calibration(finals: Sequence[Candidate], path: Path) -> None:

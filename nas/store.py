@@ -82,6 +82,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     parent_id: str = ""  # the candidate whose architecture or weights this one goes on from
     key: str = ""  # tells trainings of one architecture apart: hash of all that determines a distillation
     lesson: LessonConfig | None = None
+    lr: float | None = None  # of a distillation, where it is not the run's
     terms: dict[str, tuple[float, ...]] = {}  # mean of each term of the loss, per epoch
     error: str = ""
 

@@ -116,6 +116,7 @@ def _lesson(
     return LessonConfig(
         loss=loss, options=options, weight=shared["weight"], task_weight=shared["task_weight"], warmup=shared["warmup"], start=start,
         teacher=taught.name if taught else "", teacher_sha256=taught.sha256 if taught else "",
+        teacher_fed=taught.fed if taught else "",
         online=online if method.needs == "online" else "",
     )  # fmt: skip
 

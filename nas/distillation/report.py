@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from latency.console import Console
 from nas.calibration import Calibration, draw_reliability
@@ -14,11 +14,11 @@ from nas.distillation.lesson import PLAIN, LessonConfig
 from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
 
-__all__ = ["Gain", "Summary", "best_lessons", "paired", "summaries", "write"]
+__all__ = ["Gain", "Summary", "best_lessons", "paired", "summaries", "told_apart", "write"]
 
 COLUMNS = (
-    "student", "network", "lesson", "loss", "name", "seed", "epochs", "start", "teacher", "online_teacher", "valid_score", "test_score",
-    "test_ece", "test_ece_scaled", "test_nll", "test_brier", "train_seconds",
+    "student", "network", "lesson", "loss", "name", "seed", "epochs", "lr", "start", "teacher", "teacher_sha256", "teacher_fed",
+    "online_teacher", "valid_score", "test_score", "test_ece", "test_ece_scaled", "test_nll", "test_brier", "train_seconds",
 )  # fmt: skip
 
 
@@ -26,7 +26,7 @@ COLUMNS = (
 class Gain:
     """Mean of paired differences to plain training with the same seeds, its standard error, and the 95 % interval of Student's t.
 
-    From one pair on; with a single one the other three are NaN.
+    From one pair on; with a single one the other three are NaN. ``on``: the images that every pair was scored on.
     """
 
     mean: float
@@ -34,6 +34,7 @@ class Gain:
     low: float
     high: float
     pairs: int
+    on: Literal["test", "valid"]
 
     @property
     def is_clear(self) -> bool:
@@ -43,8 +44,8 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """One student and lesson over its seeds. ``gain``: in test score (valid where there is none); ``ece_gain``: in test calibration
-    error, where less is better. None for plain training, and without a seed that both were trained with."""
+    """One student and lesson over its seeds, with one recipe. ``gain``: in test score (valid where a pair has none); ``ece_gain``: in
+    test calibration error, where less is better. None for plain training, and without a seed that both were trained with."""
 
     student: Candidate
     lesson: LessonConfig
@@ -55,32 +56,47 @@ class Summary:
 
 
 def summaries(students: Sequence[Candidate], rows: Sequence[Candidate]) -> list[Summary]:
-    """The rows by student and lesson, in the order of both."""
+    """The rows by student, lesson and recipe, in the order of the students and rows; gains are over plain trainings with the same recipe
+    and start."""
     found = []
     for student in students:
-        mine = [r for r in rows if r.id == student.id and r.lesson]
-        plain = [r for r in mine if r.lesson and r.lesson.loss == PLAIN]
-        for lesson in list(dict.fromkeys(_identity(r.lesson) for r in mine if r.lesson)):
-            same = tuple(r for r in mine if r.lesson and _identity(r.lesson) == lesson)
-            assert same[0].lesson is not None, "rows without a lesson were left out"
-            alone = [] if same[0].lesson.loss == PLAIN else plain
+        by_kind: dict[tuple[object, ...], list[Candidate]] = {}
+        for row in rows:
+            if row.id == student.id and row.lesson:
+                by_kind.setdefault((_identity(row.lesson), *_recipe_of(row)), []).append(row)
+        for same in by_kind.values():
+            lesson = same[0].lesson
+            assert lesson is not None, "rows without a lesson were left out"
+            alone = [] if lesson.loss == PLAIN else [r for r in rows if _is_plain_beside(same[0], r)]
+            differences, on = _score_pairs(same, alone)
             found.append(
                 Summary(
-                    student=student, lesson=same[0].lesson, rows=same, gain=paired(same, alone), ece_gain=_gain(_pairs(same, alone, _ece)),
-                    differences=tuple(_score_pairs(same, alone)),
+                    student=student, lesson=lesson, rows=tuple(same), gain=_gain(differences, on),
+                    ece_gain=_gain(_pairs(same, alone, _ece), "test"), differences=tuple(differences),
                 )
-            )
+            )  # fmt: skip
     return found
+
+
+def _recipe_of(row: Candidate) -> tuple[object, ...]:
+    """What of the recipe may differ between the trainings of one run, and where they began."""
+    return row.epochs, row.lr, row.lesson.start if row.lesson else ""
+
+
+def _is_plain_beside(row: Candidate, other: Candidate) -> bool:
+    is_plain = other.lesson is not None and other.lesson.loss == PLAIN
+    return is_plain and other.id == row.id and _recipe_of(other) == _recipe_of(row)
 
 
 def paired(rows: Sequence[Candidate], plain: Sequence[Candidate]) -> Gain | None:
     """The gain in score of trainings over plain ones with equal seeds, as a fraction; None where no seed is shared."""
-    return _gain(_score_pairs(rows, plain))
+    return _gain(*_score_pairs(rows, plain))
 
 
-def _score_pairs(rows: Sequence[Candidate], plain: Sequence[Candidate]) -> list[float]:
-    is_tested = all(r.test_score is not None for r in (*rows, *plain))
-    return _pairs(rows, plain, lambda row: _score(row, is_tested))
+def _score_pairs(rows: Sequence[Candidate], plain: Sequence[Candidate]) -> tuple[list[float], Literal["test", "valid"]]:
+    """The differences, all on test or, where one of the pairs was not tested, all on valid."""
+    tested, known = _pairs(rows, plain, lambda row: row.test_score), _pairs(rows, plain, lambda row: row.score)
+    return (tested, "test") if tested and len(tested) >= len(known) else (known, "valid")
 
 
 def _pairs(rows: Sequence[Candidate], plain: Sequence[Candidate], of: Callable[[Candidate], float | None]) -> list[float]:
@@ -89,7 +105,7 @@ def _pairs(rows: Sequence[Candidate], plain: Sequence[Candidate], of: Callable[[
     return [value - alone[r.seed] for r in rows if r.seed in alone and (value := of(r)) is not None]
 
 
-def _gain(differences: Sequence[float]) -> Gain | None:
+def _gain(differences: Sequence[float], on: Literal["test", "valid"]) -> Gain | None:
     from scipy.stats import t
 
     if not differences:
@@ -97,7 +113,7 @@ def _gain(differences: Sequence[float]) -> Gain | None:
     pairs, middle = len(differences), mean(differences)
     error = stdev(differences) / math.sqrt(pairs) if pairs > 1 else math.nan
     half = float(t.ppf(0.975, pairs - 1)) * error if pairs > 1 else math.nan
-    return Gain(mean=middle, error=error, low=middle - half, high=middle + half, pairs=pairs)
+    return Gain(mean=middle, error=error, low=middle - half, high=middle + half, pairs=pairs, on=on)
 
 
 def _ece(row: Candidate) -> float | None:
@@ -117,34 +133,69 @@ def best_lessons(rows: Sequence[Candidate]) -> list[Candidate]:
     return [row for same in found.values() for row in same]
 
 
-def write(path: Path, students: Sequence[Candidate], rows: Sequence[Candidate], console: Console) -> None:
-    """Prints the comparison and writes distilled.csv (a row for each training), distilled-summary.csv (for each student and lesson),
-    distilled-gains.png and distilled-reliability.png into the run folder ``path``."""
+def write(
+    path: Path, students: Sequence[Candidate], rows: Sequence[Candidate], console: Console, *, every: Sequence[Candidate] = ()
+) -> None:
+    """Prints the comparison of what these rows are of, and writes that of ``every`` training of the run, theirs first, into the run folder
+    ``path``: distilled.csv (a row for each training), distilled-summary.csv (for each student and lesson), distilled-gains.png and
+    distilled-reliability.png."""
     import pandas as pd
 
-    summed = summaries(students, rows)
+    asked = {row.name for row in rows}
+    every = [*rows, *(r for r in every if r.name not in asked)]
+    known: dict[str, Candidate] = {}
+    for row in (*students, *every):
+        known.setdefault(row.id, row)
+    whole = summaries(list(known.values()), every)
+    summed = [s for s in whole if any(r.name in asked for r in s.rows)]
     console.table(
         f"{path}: students and lessons, mean over seeds ± standard deviation; gain: mean of the differences to plain training with the "
-        "same seed (its 95 % interval, Student's t)",
+        "same seed (its 95 % interval, Student's t) on test, else said",
         ("id", "network", "lesson", "seeds", "valid", "test", "gain", "test ECE", "test NLL"),
-        [_shown(s) for s in summed],
+        [_shown(s, name) for s, name in zip(summed, told_apart(summed), strict=True)],
     )
-    table = pd.DataFrame([_cells(row) for row in rows], columns=list(COLUMNS))
+    table = pd.DataFrame([_cells(row) for row in every], columns=list(COLUMNS))
     write_atomic(path / "distilled.csv", table.to_csv(index=False))
-    write_atomic(path / "distilled-summary.csv", pd.DataFrame([_summary_cells(s) for s in summed]).to_csv(index=False))
-    figures = {f"{s.student.baseline or s.student.id}\n{label(s.lesson)}": c for s in summed if (c := _figure_of(s)) is not None}
-    drawn = []
-    if figures:
-        draw_reliability(figures, path / "distilled-reliability.png", title="reliability on the test images, first seed")
-        drawn.append("distilled-reliability.png")
-    if any(s.gain for s in summed):
-        draw_gains([s for s in summed if s.gain], path / "distilled-gains.png")
-        drawn.append("distilled-gains.png")
+    write_atomic(path / "distilled-summary.csv", pd.DataFrame([_summary_cells(s) for s in whole]).to_csv(index=False))
+    drawn = _draw(path, whole)
     if any(s.gain and not s.gain.is_clear for s in summed):
         console.say("a gain whose interval holds 0, or of one seed, may be noise; --seeds 5 --loss plain tells more")
     best = max(rows, key=lambda r: r.score or 0.0)
     console.say(f"wrote {', '.join([f'{path}/distilled.csv', 'distilled-summary.csv', *drawn])} and weights in {path}/models")
-    console.say(f"next: python -m nas.export {path} --model {best.name}")
+    if (path / best.weights).exists():
+        console.say(f"next: python -m nas.export {path} --model {best.name}")
+
+
+def _draw(path: Path, summed: Sequence[Summary]) -> list[str]:
+    """Draws what there is to draw; gives the files' names. Gains on test and on valid do not mix: valid ones only where no other are."""
+    drawn = []
+    names = told_apart(summed)
+    figures = {f"{s.student.baseline or s.student.id}\n{n}": c for s, n in zip(summed, names, strict=True) if (c := _figure_of(s))}
+    if figures:
+        draw_reliability(figures, path / "distilled-reliability.png", title="reliability on the test images, first seed")
+        drawn.append("distilled-reliability.png")
+    gains = [s for s in summed if s.gain and s.gain.on == "test"] or [s for s in summed if s.gain]
+    if gains:
+        draw_gains(gains, told_apart(gains), path / "distilled-gains.png")
+        drawn.append("distilled-gains.png")
+    return drawn
+
+
+def told_apart(summed: Sequence[Summary]) -> list[str]:
+    """A name for each: its lesson and, where they differ among these, its teacher and how that is fed, start, epochs, learning rate."""
+    facts = [_facts(s) for s in summed]
+    taught = 3  # the first facts are of teachers, which not all have
+    varied = [i for i, f in enumerate(zip(*facts, strict=True)) if len(set(f) - {""} if i < taught else set(f)) > 1]
+    return [", ".join([label(s.lesson), *(f[i] for i in varied if f[i])]) for s, f in zip(summed, facts, strict=True)]
+
+
+def _facts(s: Summary) -> tuple[str, ...]:
+    row, lesson = s.rows[0], s.lesson
+    return (
+        lesson.teacher or lesson.online, lesson.teacher_sha256 and f"weights {lesson.teacher_sha256[:6]}",
+        f"fed as {lesson.teacher_fed or 'task'}" if lesson.teacher else "",
+        "from the run's weights" if lesson.start == "run" else "", f"{row.epochs} epochs", f"lr {row.lr:g}" if row.lr is not None else "",
+    )  # fmt: skip
 
 
 def _identity(lesson: LessonConfig) -> str:
@@ -153,19 +204,15 @@ def _identity(lesson: LessonConfig) -> str:
     return msgspec.json.encode(lesson, order="sorted").decode()
 
 
-def _score(row: Candidate, is_tested: bool) -> float:
-    return (row.test_score if is_tested else row.score) or 0.0
-
-
 def _figure_of(summary: Summary) -> Calibration | None:
     return summary.rows[0].test_calibration
 
 
-def _shown(s: Summary) -> tuple[str, ...]:
+def _shown(s: Summary, name: str) -> tuple[str, ...]:
     tested = [r.test_calibration for r in s.rows if r.test_calibration]
     gain = "–" if s.gain is None else _percent(s.gain, len(s.rows))
     return (
-        s.student.id, s.student.baseline or "found", label(s.lesson), str(len(s.rows)), _spread([r.score for r in s.rows]),
+        s.student.id, s.student.baseline or "found", name, str(len(s.rows)), _spread([r.score for r in s.rows]),
         _spread([r.test_score for r in s.rows]), gain,
         f"{100 * mean(c.ece for c in tested):.2f} %" if tested else "–", f"{mean(c.nll for c in tested):.3f}" if tested else "–",
     )  # fmt: skip
@@ -180,15 +227,18 @@ def _spread(scores: Sequence[float | None]) -> str:
 
 
 def _percent(gain: Gain, seeds: int) -> str:
-    """The gain in points, its interval, and of how many pairs where some seeds have no partner."""
+    """The gain in points, its interval, whether it is on valid, and of how many pairs where some seeds have no partner."""
     interval = "" if math.isnan(gain.error) else f" ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
-    return f"{100 * gain.mean:+.2f}{interval}" + (f", {gain.pairs} pair{'s' * (gain.pairs > 1)}" if gain.pairs < seeds else "")
+    said = f"{100 * gain.mean:+.2f}{interval}" + " (valid)" * (gain.on == "valid")
+    return said + (f", {gain.pairs} pair{'s' * (gain.pairs > 1)}" if gain.pairs < seeds else "")
 
 
 def _summary_cells(s: Summary) -> dict[str, Any]:  # Any: a frame's cells
     tested = [r.test_calibration for r in s.rows if r.test_calibration]
     cells: dict[str, Any] = {"student": s.student.id, "network": s.student.baseline or "found", "lesson": label(s.lesson)}
-    cells |= {"teacher": s.lesson.teacher or s.lesson.online, "epochs": s.rows[0].epochs, "seeds": len(s.rows)}
+    cells |= {"teacher": s.lesson.teacher or s.lesson.online, "teacher_sha256": s.lesson.teacher_sha256}
+    cells |= {"teacher_fed": s.lesson.teacher_fed, "start": s.lesson.start}
+    cells |= {"epochs": s.rows[0].epochs, "lr": s.rows[0].lr, "seeds": len(s.rows)}
     figures: dict[str, list[float | None]] = {"valid": [r.score for r in s.rows], "test": [r.test_score for r in s.rows]}
     for name in ("ece", "ece_scaled", "nll", "brier"):
         figures[f"test_{name}"] = [getattr(c, name) for c in tested]
@@ -197,6 +247,7 @@ def _summary_cells(s: Summary) -> dict[str, Any]:  # Any: a frame's cells
         cells |= {f"{name}_mean": mean(known) if known else None, f"{name}_std": stdev(known) if len(known) > 1 else None}
     for name, gain in (("gain", s.gain), ("ece_gain", s.ece_gain)):
         cells |= {f"{name}{k and '_' + k}": getattr(gain, k or "mean") if gain else None for k in ("", "low", "high", "pairs")}
+    cells["gain_on"] = s.gain.on if s.gain else None
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in cells.items()}
 
 
@@ -205,7 +256,8 @@ def _cells(row: Candidate) -> dict[str, Any]:  # Any: a frame's cells
     lesson, tested = row.lesson, row.test_calibration
     return {
         "student": row.id, "network": row.baseline or "found", "lesson": label(lesson), "loss": lesson.loss, "name": row.name,
-        "seed": row.seed, "epochs": row.epochs, "start": lesson.start, "teacher": lesson.teacher, "online_teacher": lesson.online,
+        "seed": row.seed, "epochs": row.epochs, "lr": row.lr, "start": lesson.start, "teacher": lesson.teacher,
+        "teacher_sha256": lesson.teacher_sha256, "teacher_fed": lesson.teacher_fed, "online_teacher": lesson.online,
         "valid_score": row.score, "test_score": row.test_score, "test_ece": tested and tested.ece,
         "test_ece_scaled": tested and tested.ece_scaled, "test_nll": tested and tested.nll, "test_brier": tested and tested.brier,
         "train_seconds": round(row.seconds, 1),

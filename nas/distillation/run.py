@@ -8,16 +8,17 @@ from typing import Literal
 import msgspec
 import torch
 
-from latency.console import Console, count, duration, open_console
+from latency.console import Console, duration, open_console
 from nas.chosen import chosen
 from nas.cores import usable_cores
 from nas.distillation import report
 from nas.distillation.jobs import DistillJobs
 from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
 from nas.distillation.lessons import label, lessons
-from nas.distillation.teachers import Teacher, named_baseline, named_network, open_teacher, resolve, some_of_valid
-from nas.errors import InvalidConfig, InvalidTeacher, Stopped
-from nas.evaluate import evaluate, judge
+from nas.distillation.teachers import Teacher, named_baseline, named_network, open_teacher, resolve
+from nas.distillation.worth import compare_with_students
+from nas.errors import InvalidConfig, Stopped
+from nas.evaluate import judge
 from nas.executors import EXECUTORS
 from nas.finals import FINAL_SEED
 from nas.jobs import open_config_task, recipe_for
@@ -33,8 +34,6 @@ from search_spaces import BASELINES
 __all__ = ["Request", "distill", "refuse_unteachable"]
 
 TEACHER_SEED = 2_000_000_011  # of a teacher that is trained here: none of the students'
-FED = 16  # images that tell whether a teacher's outputs are numbers
-SUSPICIOUS = 0.995  # a teacher this good on valid has probably seen it, as one trained on all training images has
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,16 +80,20 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
     _named_nets(request, task)
     if request.shows:
         rows = _done_before(run, request, task, students, recipe, console)
-        report.write(path, students, rows, console)
+        report.write(path, students, rows, console, every=_distilled(run))
         return rows
     with open_run(path, run.config) as folder:
         teacher = _teacher(run, request, task, recipe, console)
         if teacher:
-            _compare_with_students(teacher, students, task, console)
+            compare_with_students(teacher, students, task, console)
         found = _teach(run, request, folder, students, recipe, teacher, console)
-        rows = _tested(found, folder, task) if request.sweep else found
-    report.write(path, students, rows, console)
+        rows = _tested(found, folder, task, best_only=bool(request.sweep))
+    report.write(path, students, rows, console, every=_distilled(load_run(path)))
     return rows
+
+
+def _distilled(run: Run) -> list[Candidate]:
+    return [r for r in run.rows if r.stage == "distill" and r.status == "trained"]
 
 
 def refuse_unteachable(request: Request, task: Task) -> None:
@@ -191,43 +194,6 @@ def _trained_here(run: Run, name: str, request: Request, task: Task, recipe: Rec
     return path
 
 
-def _compare_with_students(teacher: Teacher, students: Sequence[Candidate], task: Task, console: Console) -> None:
-    """States what the teacher scores, and warns where a student is no worse, or where it is little better than guessing."""
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = teacher.to(place)
-    part = some_of_valid(task)
-    if not bool(teacher.logits(task.normaliser()(part.x[:FED]).to(place)).isfinite().all()):
-        raise InvalidTeacher(f"teacher {teacher.spec.name} gives outputs of {task.data} that are not finite: its weights are damaged")
-    score = evaluate(_as_fed(teacher), task, part, device=place)
-    name, guessing = teacher.spec.name, 1 / len(task.classes)
-    among = f", asked for {len(task.classes)} of its classes" if teacher.spec.columns else ""
-    console.say(f"teacher  {name}: {count(teacher.params)} parameters, {score:.3f} on {len(part):,} validation images{among}")
-    if score < 2 * guessing:
-        console.warn(
-            f"teacher {name} scores {score:.3f} on valid and guessing {guessing:.3f}: are its classes in this order, and its images "
-            "normalised so (--teacher-norm)?"
-        )
-    if score >= SUSPICIOUS:
-        console.warn(f"teacher {name} is hardly ever wrong on valid: was it trained on these images? Then only test tells what it is worth")
-    better = [s for s in students if s.score is not None and s.score >= score]
-    if better:
-        best = max(better, key=lambda s: s.score or 0.0)
-        console.warn(
-            f"teacher {name} scores {score:.3f} on valid, no better than {len(better)} of {len(students)} students "
-            f"({best.baseline or best.id}: {best.score:.3f}): it may have little to teach them"
-        )
-
-
-def _as_fed(teacher: Teacher) -> torch.nn.Module:
-    """The teacher as a module that takes the task's own normalised images."""
-
-    class Fed(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return teacher.logits(x)
-
-    return Fed()
-
-
 def _done_before(
     run: Run, request: Request, task: Task, students: Sequence[Candidate], recipe: Recipe, console: Console
 ) -> list[Candidate]:  # fmt: skip
@@ -247,7 +213,7 @@ def _jobs(
         folder=folder, students=students, lessons=_lessons(request, teacher.spec if teacher else None), recipe=recipe,
         seeds=[proposal_seed(run.config.seed, FINAL_SEED + i) for i in range(request.seeds)],
         teacher=teacher.spec if teacher else None, cache=str(run.path.resolve() / "teachers") if request.keeps_logits else "",
-        test=not request.sweep,
+        test=not request.sweep, lr=None if request.lr == run.config.recipe.lr else request.lr, wants_weights=not request.shows,
     )  # fmt: skip
 
 
@@ -301,14 +267,17 @@ def _line(row: Candidate) -> str:
     return f"{what} valid {row.score:.3f}" if row.score is not None else f"{what} failed: {row.error.strip().splitlines()[-1][:100]}"
 
 
-def _tested(rows: Sequence[Candidate], folder: RunFolder, task: Task) -> list[Candidate]:
-    """The rows, the best lesson of each student and loss scored on test: chosen on valid, so that test chooses nothing."""
+def _tested(rows: Sequence[Candidate], folder: RunFolder, task: Task, *, best_only: bool) -> list[Candidate]:
+    """The rows, scored on test where a sweep before left that out.
+
+    ``best_only``: the best lesson of each student and loss, chosen on valid, so that test chooses nothing.
+    """
     from nas.models import build
 
-    best = {r.name for r in report.best_lessons(rows)}
+    wanted = {r.name for r in (report.best_lessons(rows) if best_only else rows)}
     found = []
     for row in rows:
-        if row.name in best and row.test_score is None:
+        if row.name in wanted and row.test_score is None:
             network = build(row.arch)
             network.load_state_dict(load(folder.path / row.weights))
             judged = judge(network, task, "test", temperature=row.calibration.temperature if row.calibration else None)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.chosen import chosen
-from nas.distillation.lesson import TeacherSpec
+from nas.distillation.lesson import TeacherSpec, lesson_key, sha256_of
 from nas.distillation.teacher_files import load_into
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.jobs import open_config_task
@@ -25,7 +25,7 @@ from nas.tasks.task import Split, Task
 from nas.weights import read_state
 from search_spaces import BASELINES, Architecture, baseline
 
-__all__ = ["KINDS", "NORMS", "Teacher", "named_baseline", "named_network", "open_teacher", "resolve", "some_of_valid"]
+__all__ = ["KINDS", "NORMS", "Teacher", "named_baseline", "named_network", "normalisation", "open_teacher", "resolve", "some_of_valid"]
 
 NORMS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and deviation of 0..1
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -71,7 +71,7 @@ def resolve(spec: str, task: Task, *, arch: str | None = None, norm: str = "auto
     """The teacher that ``spec`` names (one of ``KINDS`` but train:, which is trained first), checked against the task.
 
     ``arch`` names the network of a file; ``norm`` is how its images were normalised: task, one of ``NORMS``, or auto, which takes
-    what scores best on validation images.
+    what scores best on validation images, the task's own where others are no better.
 
     Raises:
         InvalidTeacher: other classes or channels, weights that do not fit, a download that fails.
@@ -90,7 +90,21 @@ def resolve(spec: str, task: Task, *, arch: str | None = None, norm: str = "auto
         raise InvalidConfig(f"teacher {spec!r} needs a name behind the colon")
     if arch and kind != "file":
         raise InvalidConfig(f"--teacher-arch belongs to file:WEIGHTS, and {spec} says itself what it is")
-    return makers[kind]()
+    found = makers[kind]()
+    return msgspec.structs.replace(found, fed=_fed(found, task))
+
+
+def _fed(spec: TeacherSpec, task: Task) -> str:
+    own = (spec.mean or task.mean, spec.std or task.std, spec.image_hw or task.input_chw[1:]) == (task.mean, task.std, task.input_chw[1:])
+    key = lesson_key(spec.mean, spec.std, spec.image_hw, spec.columns)
+    return "" if own and not spec.columns else f"{normalisation(spec)}-{key}"
+
+
+def normalisation(spec: TeacherSpec) -> str:
+    """How a teacher's images are normalised, in a word: task, one of ``NORMS``, or own (figures of another run's or network's)."""
+    if spec.mean is None:
+        return "task"
+    return next((name for name, norm in NORMS.items() if norm == (spec.mean, spec.std)), "own")
 
 
 def open_teacher(spec: TeacherSpec, task: Task) -> Teacher:
@@ -218,7 +232,7 @@ def _of_run(rest: str, task: Task) -> TeacherSpec:
         raise InvalidTeacher(f"run:{rest}: its weights are gone ({weights}); search again, or name another")
     return TeacherSpec(
         name=f"run:{run.path.resolve().name}/{row.name}", net="found", arch=row.arch, weights=str(weights.resolve()),
-        sha256=_sha256_of(weights), image_hw=row.arch.input_chw[1:], columns=columns,
+        sha256=sha256_of(weights), image_hw=row.arch.input_chw[1:], columns=columns,
         mean=other.mean if own else None, std=other.std if own else None,
     )  # fmt: skip
 
@@ -246,7 +260,7 @@ def _of_file(rest: str, task: Task, arch: str | None, norm: str) -> TeacherSpec:
     path = Path(rest).expanduser().resolve()
     plain = TeacherSpec(name=f"file:{Path(rest).name} ({arch})", net=arch, weights=str(path), sha256="")
     open_teacher(plain, task)  # the name, the file and that they fit
-    return _normalised(msgspec.structs.replace(plain, sha256=_sha256_of(path)), task, norm)
+    return _normalised(msgspec.structs.replace(plain, sha256=sha256_of(path)), task, norm)
 
 
 def _normalised(spec: TeacherSpec, task: Task, norm: str) -> TeacherSpec:
@@ -255,7 +269,7 @@ def _normalised(spec: TeacherSpec, task: Task, norm: str) -> TeacherSpec:
     fits = task.train.x.dtype == "uint8" and task.input_chw[0] == 3
     if norm in NORMS and not fits:
         raise InvalidTeacher(f"--teacher-norm {norm} is for RGB images of 0 to 255, which {task.data} does not hold; use task")
-    kept = {name: msgspec.structs.replace(spec, mean=mean, std=std) for name, (mean, std) in NORMS.items() if fits} | {"task": spec}
+    kept = {"task": spec} | {name: msgspec.structs.replace(spec, mean=mean, std=std) for name, (mean, std) in NORMS.items() if fits}
     if norm != "auto":
         return kept[norm]
     part = some_of_valid(task)
@@ -263,10 +277,10 @@ def _normalised(spec: TeacherSpec, task: Task, norm: str) -> TeacherSpec:
     return max(kept.values(), key=lambda s: task.score(open_teacher(s, task).logits(x), part.y))
 
 
-def some_of_valid(task: Task) -> Split:
-    """At most ``TRIED`` validation images, evenly from all of them (a folder's lie class by class): a large teacher is slow."""
+def some_of_valid(task: Task, most: int = TRIED) -> Split:
+    """At most ``most`` validation images, evenly from all of them (a folder's lie class by class): a large teacher is slow."""
     whole = task.load("valid")
-    every = -(-len(whole) // TRIED)
+    every = -(-len(whole) // most)
     return Split(x=whole.x[::every], y=whole.y[::every])
 
 
@@ -287,7 +301,3 @@ def _columns(name: str, classes: Sequence[object], task: Task) -> tuple[int, ...
         lack = "" if nameless else f", but not just one {lacking[0]!r}"
         raise InvalidTeacher(f"{name} knows {len(classes)} classes{lack} and {task.data} has {len(task.classes)}: it cannot teach them")
     return tuple(theirs.index(c) for c in ours)
-
-
-def _sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

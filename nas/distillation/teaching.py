@@ -160,7 +160,7 @@ def _by_teacher(job: LessonJob, method: Method, weights: Weights, task: Task, re
     logits: TeacherLogits = AskedLogits(teacher)
     if job.cache:
         flip = task.flip if recipe.flip == "auto" else recipe.flip
-        who = msgspec.structs.replace(job.teacher, name="", weights="")  # its hash says what it is, wherever it lies
+        who = msgspec.structs.replace(job.teacher, name="", weights="", fed="")  # its hash says what it is, wherever it lies
         views = lesson_key(who, task.data_sha256, seed, recipe.crop_pixels, recipe.cutout_pixels, flip, recipe.batch, recipe.epochs)
         logits = StoredLogits(teacher, Path(job.cache), views, len(task.classes))
     return TaughtByTeacher(job.config.loss, method.module(**job.config.options), logits, weights)

@@ -15,7 +15,7 @@ def vit_tiny(*, outputs: int, in_ch: int = 3, input_hw: tuple[int, int] = (32, 3
     """6 layers at width 192 over 8×8 patches or little more (4×4 pixels at 32×32): 2.7 million parameters; torchvision's initialisation.
 
     Raises:
-        InvalidArchitecture: images that are not square, or of a size that no patch of several pixels divides.
+        InvalidArchitecture: images that are not square, or that only patches too small divide: more than 1,024 of them.
     """
     from torchvision.models import VisionTransformer
 

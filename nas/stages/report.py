@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency.console import Console, count, ms
+from latency.figures import save_figure
 from nas import pareto
 from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
@@ -100,10 +101,7 @@ def draw(entries: Sequence[Entry], out: Path, *, device: str) -> None:
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
     figure.tight_layout()
-    temporary = out / f".{FIGURE}.tmp"
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(out / FIGURE)
+    save_figure(figure, out / FIGURE)
 
 
 def _drawn_as(entry: Entry) -> str:

@@ -23,11 +23,7 @@ from nas.losses import LOSSES
 from nas.pipeline import search
 from nas.refinement.run import refine
 from nas.refinement.seeds import seed_of_run
-<<<<<<< HEAD
-from nas.refinement.settings import Refinement, held_out_count
-=======
-from nas.refinement.settings import Refinement, refined_folder
->>>>>>> d70af8df002a2036362bb730e40c09c81d6f836b
+from nas.refinement.settings import Refinement, held_out_count, refined_folder
 from nas.stages.forecast import say_stages
 from nas.stages.report import MANIFEST, Entry, draw, show, write_csv
 from nas.stages.rules import STAGE_FIELDS, USUAL_RATIO

@@ -8,7 +8,8 @@ import pytest
 from latency.console import open_console
 from nas.calibration import Bin, Calibration
 from nas.distillation.lesson import PLAIN, LessonConfig
-from nas.distillation.report import best_lessons, paired, summaries, write
+from nas.distillation.lessons import label
+from nas.distillation.report import best_lessons, paired, summaries, told_apart, write
 from nas.store import Candidate
 from search_spaces import Architecture, Block, Head
 
@@ -44,8 +45,24 @@ def test_gain_is_by_valid_where_test_was_not_asked() -> None:
     gain = paired([row("kd", 1, 0.6)], [row(PLAIN, 1, 0.5)])
     assert gain is not None
     assert gain.mean == pytest.approx(0.1)
+    assert gain.on == "valid"
     assert math.isnan(gain.error)
     assert not gain.is_clear
+
+
+def test_gain_does_not_mix_test_and_valid() -> None:
+    plain = [row(PLAIN, 1, 0.5, 0.50), row(PLAIN, 2, 0.5, 0.50)]
+    half = paired([row("kd", 1, 0.6, 0.9), row("kd", 2, 0.8)], plain)
+    assert half is not None
+    assert (half.mean, half.pairs) == pytest.approx((0.2, 2))
+    assert half.on == "valid"
+
+
+def test_seed_without_a_partner_does_not_keep_a_gain_from_test() -> None:
+    gain = paired([row("kd", 1, 0.6, 0.9), row("kd", 2, 0.8)], [row(PLAIN, 1, 0.5, 0.5)])
+    assert gain is not None
+    assert (gain.mean, gain.pairs) == pytest.approx((0.4, 1))
+    assert gain.on == "test"
 
 
 def test_gain_without_a_shared_seed_is_none() -> None:
@@ -97,6 +114,30 @@ def test_summary_says_spread_interval_and_calibration_of_each_lesson(tmp_path: P
     assert (kd["gain"], kd["gain_pairs"]) == pytest.approx((0.03, 2))
     assert (kd["gain_high"] - kd["gain_low"]) / 2 == pytest.approx(12.706205 * 0.01, abs=1e-6)  # t for one degree of freedom
     assert (kd["test_ece_mean"], kd["ece_gain"]) == pytest.approx((0.035, -0.015))
+
+
+def test_gain_on_valid_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(PLAIN, 1, 0.5, 0.5), row("kd", 1, 0.5, 0.6), row("kd", 1, 0.7, weight=0.5)]
+    write(tmp_path, [student()], rows, open_console())
+    shown = capsys.readouterr().out
+    assert "+10.00" in shown
+    assert "+20.00 (valid)" in shown
+    assert pd.read_csv(tmp_path / "distilled-summary.csv")["gain_on"].to_list()[1:] == ["test", "valid"]
+
+
+def test_trainings_of_other_recipes_and_teachers_stay_apart() -> None:
+    plain, one = row(PLAIN, 1, 0.5, 0.5), row("kd", 1, 0.5, 0.6)
+    assert one.lesson is not None
+    fed = msgspec.structs.replace(one, lesson=msgspec.structs.replace(one.lesson, teacher="t", teacher_fed="imagenet-aa"))
+    task = msgspec.structs.replace(one, lesson=msgspec.structs.replace(one.lesson, teacher="t"))
+    slow = msgspec.structs.replace(task, lr=0.01)
+    tuned = msgspec.structs.replace(one, lesson=msgspec.structs.replace(one.lesson, teacher="t", start="run"))
+    found = summaries([student()], [plain, task, fed, slow, tuned])
+    assert [s.gain is None for s in found] == [True, False, False, True, True]
+    names = told_apart(found)
+    assert len(set(names)) == len(found)
+    assert names[2].endswith("fed as imagenet-aa")
+    assert told_apart(found[:2]) == [PLAIN, label(one.lesson)]
 
 
 def test_seeds_without_a_partner_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

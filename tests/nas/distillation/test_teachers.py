@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas.distillation.lessons import lessons
 from nas.distillation.teachers import NORMS, named_network, open_teacher, resolve, some_of_valid
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.models import build
@@ -67,6 +68,21 @@ def test_normalisation_is_found_by_what_scores_best(tmp_path: Path) -> None:
     assert score("auto") == max(score(norm) for norm in ("task", *NORMS))
 
 
+def test_tied_normalisations_leave_the_tasks_own(task: Task, tmp_path: Path) -> None:
+    """A network whose answer is the same whatever it is fed."""
+    state = reference("resnet20", outputs=3).state_dict()
+    save({k: torch.zeros_like(t) if k.startswith("linear") else t for k, t in state.items()}, tmp_path / "w.safetensors")
+    assert resolve(f"file:{tmp_path / 'w.safetensors'}", task, arch="resnet20").mean is None
+
+
+def test_lessons_of_one_file_fed_in_two_ways_are_two(task: Task, weights: Path) -> None:
+    specs = {norm: resolve(f"file:{weights}", task, arch="resnet20", norm=norm) for norm in ("task", *NORMS)}
+    (task_fed,), *others = [lessons(["kd"], settings={}, sweep={}, teacher=spec) for spec in specs.values()]
+    assert task_fed.teacher_fed == ""
+    assert [one.teacher_fed.partition("-")[0] for (one,) in others] == list(NORMS)
+    assert len({task_fed.teacher_fed, *(one.teacher_fed for (one,) in others)}) == 1 + len(NORMS)
+
+
 def test_teacher_is_frozen_and_stays_in_evaluation(task: Task, weights: Path) -> None:
     teacher = open_teacher(resolve(f"file:{weights}", task, arch="resnet20", norm="task"), task)
     before = {k: v.clone() for k, v in teacher.module.state_dict().items()}
@@ -88,6 +104,13 @@ def test_images_are_resized_to_what_a_teacher_was_made_for(task: Task, finished:
     assert seen == [(2, 3, 16, 16)]
 
 
+def test_resized_images_are_another_way_to_be_fed(finished: Path, tmp_path: Path) -> None:
+    wanted = load_run(finished).front["id"].iloc[0]
+    large = ten_classes(tmp_path / "data", ["0", "1", "2"])
+    assert large.input_chw[1:] == (32, 32)
+    assert resolve(f"run:{finished}/{wanted}", large).fed != ""
+
+
 def test_found_network_teaches_with_its_runs_weights(finished: Path) -> None:
     run = load_run(finished)
     task = open_task("classify", run.config.data)
@@ -96,6 +119,7 @@ def test_found_network_teaches_with_its_runs_weights(finished: Path) -> None:
     split = task.load("valid")
     score = task.score(teacher.logits(task.normaliser()(split.x)), split.y)
     assert score == pytest.approx(row.score or 0.0, abs=1e-9)
+    assert teacher.spec.fed == ""  # as its run's own images, which these are
 
 
 def test_run_with_other_classes_is_refused(finished: Path, tmp_path: Path) -> None:

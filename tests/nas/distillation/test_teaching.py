@@ -1,4 +1,6 @@
+import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -210,6 +212,44 @@ def test_same_seed_gives_the_same_weights(task: Task, arch: Architecture, tmp_pa
         run_job(Job(key="k", arch=arch, recipe=Recipe(epochs=1, batch=48), seed=1, weights=str(tmp_path / name), lesson=lesson), task)
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
+
+
+def kept_name(task: Task, arch: Architecture, folder: Path, spec: TeacherSpec, recipe: Recipe, seed: int = 1) -> str:
+    """What the file of a teacher's outputs in a training of one step is called."""
+    lesson = open_lesson(LessonJob(config=config("kd"), teacher=spec, cache=str(folder)), arch, task, recipe, seed)
+    assert lesson is not None
+    lesson.prepare(torch.device("cpu"), precision="fp32", steps=1, batch=2)
+    split = task.load("train")
+    x = task.normaliser()(split.x[:2])
+    lesson.terms(Batch(x=x, y=split.y[:2], logits=torch.zeros(2, 3), features=(), step=0, steps=1))
+    (path,) = folder.iterdir()
+    return path.name
+
+
+OTHER = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "image_hw": (8, 8), "columns": (2, 1, 0), "sha256": "another"}
+SEEN = {"crop_pixels": 3, "cutout_pixels": 3, "flip": True, "batch": 24, "epochs": 3}
+UNSEEN = {"lr": 0.01, "momentum": 0.5, "weight_decay": 0.0, "label_smoothing": 0.2, "ema_decay": 0.5, "clip_norm": 1.0}
+
+
+@pytest.mark.parametrize("field", [*OTHER, *SEEN, "seed", "data"])
+def test_outputs_are_kept_apart_by_all_that_they_follow_from(
+    task: Task, spec: TeacherSpec, arch: Architecture, tmp_path: Path, field: str
+) -> None:
+    other_task = dataclasses.replace(task, data_sha256="another") if field == "data" else task
+    other_spec = msgspec.structs.replace(spec, **{f: v for f, v in OTHER.items() if f == field})
+    recipe = msgspec.structs.replace(PLAIN, **{f: v for f, v in SEEN.items() if f == field})
+    one = kept_name(task, arch, tmp_path / "a", spec, PLAIN)
+    assert kept_name(other_task, arch, tmp_path / "b", other_spec, recipe, seed=2 if field == "seed" else 1) != one
+
+
+@pytest.mark.parametrize("field", [*UNSEEN, "name", "weights"])
+def test_outputs_are_shared_by_trainings_that_see_the_same_images(
+    task: Task, spec: TeacherSpec, arch: Architecture, tmp_path: Path, field: str
+) -> None:
+    copy = shutil.copy(spec.weights, tmp_path / "copy.safetensors")
+    other_spec = msgspec.structs.replace(spec, **{f: v for f, v in {"name": "b", "weights": str(copy)}.items() if f == field})
+    recipe = msgspec.structs.replace(PLAIN, **{f: v for f, v in UNSEEN.items() if f == field})
+    assert kept_name(task, arch, tmp_path / "b", other_spec, recipe) == kept_name(task, arch, tmp_path / "a", spec, PLAIN)
 
 
 def test_lesson_that_lacks_its_teacher_is_refused(task: Task, arch: Architecture) -> None:

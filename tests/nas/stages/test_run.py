@@ -21,6 +21,7 @@ from tests.nas.small import ROOT, command, config, kill, kill_at, line_count, ro
 from tests.nas.test_refine import SPACE
 
 ALL = ("search", "refine", "distill")
+LONG_S = 240.0  # for what takes seconds on an idle computer
 
 
 def chain(folder: Path, **changed: Any) -> RunConfig:  # Any: values of any field
@@ -136,11 +137,11 @@ def test_chain_killed_between_and_inside_stages_ends_as_an_unbroken_one(inputs: 
         return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
                                 env=one_thread)  # fmt: skip
 
-    kill_at(process(), lambda: (parts / "manifest.json").exists())  # between search and refine
-    kill_at(process(), lambda: any(p.read_bytes().count(b"\n") >= 2 for p in parts.glob("refined/*/refine.jsonl")))
-    kill_at(process(), lambda: any(parts.glob("refined/*/path.csv")))  # between refine and distill
+    kill_at(process(), lambda: (parts / "manifest.json").exists(), LONG_S)  # between search and refine
+    kill_at(process(), lambda: any(p.read_bytes().count(b"\n") >= 2 for p in parts.glob("refined/*/refine.jsonl")), LONG_S)
+    kill_at(process(), lambda: any(parts.glob("refined/*/path.csv")), LONG_S)  # between refine and distill
     lines = line_count(parts)
-    kill_at(process(), lambda: line_count(parts) >= lines + 2)  # with a distilled network, and more to come
+    kill_at(process(), lambda: line_count(parts) >= lines + 2, LONG_S)  # with a distilled network, and more to come
     kept = rows(parts)
     assert 1 <= sum(r.stage == "distill" for r in kept) < 3
     done = command("--config", parts / "config.json", "--out", parts)
