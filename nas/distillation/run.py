@@ -10,7 +10,7 @@ import torch
 
 from latency.console import Console, duration, open_console
 from nas.chosen import chosen
-from nas.cores import usable_cores
+from nas.cores import workers_of
 from nas.distillation import report
 from nas.distillation.jobs import DistillJobs
 from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
@@ -225,8 +225,7 @@ def _teach(
     wanted = _lessons(request, teacher.spec if teacher else None)
     stories: set[str] = set()
     jobs = _jobs(run, request, folder, students, recipe, teacher)
-    cores = len(usable_cores())
-    workers = 1 if executor == "serial" else request.workers or config.workers or cores
+    workers = workers_of(msgspec.structs.replace(config, workers=request.workers or config.workers))
     many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(request.seeds, 'seed')}"
     console.say(
         f"plan     {many}, {_many(recipe.epochs, 'epoch')} each: "

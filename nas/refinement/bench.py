@@ -15,7 +15,7 @@ from latency.pool import DevicePool
 from latency.store import open_store
 from nas import outputs
 from nas.config import RunConfig
-from nas.cores import usable_cores
+from nas.cores import workers_of
 from nas.errors import InvalidConfig, NothingFeasible
 from nas.measuring import Meter
 from nas.refinement.part import Part
@@ -94,11 +94,10 @@ def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, t
         pricing = open_pricing(config.table, device.info(), plan)
         pricing.ms([seed.arch])  # what a table cannot estimate is said before anything is measured
         known = next((r.latency for r in read_rows(out / "candidates.jsonl") if r.stage == "refine"), None)
-        cores = len(usable_cores())
         yield Bench(
             config=config, settings=settings, seed=seed, out=out, console=console, task=task, device=device, meter=meter,
             pricing=pricing, part=Part(held_out=held_out, steps=settings.steps, seed=config.seed),
-            workers=1 if config.executor == "serial" else config.workers or cores,
+            workers=workers_of(config),
             seed_latency=known or _latency(meter, seed.arch), is_new=known is None,
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from latency.console import Console, ms
+from latency.figures import save_figure
 from nas.refinement.aimed import SEARCHED
 from nas.refinement.choice import standard_error
 from nas.refinement.places import described, size_at
@@ -74,10 +75,7 @@ def draw(report: Report, file: Path) -> None:
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
     figure.tight_layout()
-    temporary = file.with_name(f".{file.name}.tmp")
-    figure.savefig(temporary, format="png")
-    plt.close(figure)
-    temporary.replace(file)
+    save_figure(figure, file)
 
 
 def show(out: Path, console: Console) -> None:

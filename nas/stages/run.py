@@ -14,6 +14,7 @@ from nas import outputs
 from nas.budget.kept import take_up
 from nas.chosen import chosen
 from nas.config import RunConfig
+from nas.distillation.lesson import lesson_key
 from nas.distillation.run import Request, distill, refuse_unteachable
 from nas.errors import InvalidConfig, InvalidTeacher, NothingFeasible, UnknownName
 from nas.export import export, write_manifest
@@ -125,7 +126,8 @@ def _refine(config: RunConfig, out: Path, task: Task, console: Console) -> list[
     for row in seeds:
         seed = seed_of_run(run, row.id, task)
         settings = _refinement(config, seed.arch.id, seed.origin)
-        folder = refined_folder(out, settings)
+        plain = refined_folder(out, settings)  # which nas.refine may have taken with other settings
+        folder = plain.with_name(f"{plain.name}-{lesson_key(msgspec.structs.replace(settings, origin=''))}")
         try:
             refine(own, settings, seed, folder, task=task, console=console)
         except (NothingFeasible, InvalidConfig) as error:  # of this seed: another may go further

@@ -63,8 +63,8 @@ def test_search_on_a_board_that_goes_and_comes_back_ends_in_a_measured_front(own
 
 def test_search_on_a_phone_unplugged_on_the_way_ends_in_a_measured_front(own_phone: FakePhone, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    few = {"front_size": 1, "baselines": ("mobilenet_v3_small_minimal",)}  # each model adds a minute to the last measurement
-    given = saved(config(tmp_path, devices=(f"android:{SERIAL}",), **few), tmp_path)
+    few = ("mobilenet_v3_small_minimal",)  # each model adds a minute to the last measurement
+    given = saved(config(tmp_path, devices=(f"android:{SERIAL}",), front_size=1, baselines=few), tmp_path)
     flags = ("--config", given, "--runtime", RUNTIME)
     told = search_unplugged_once(out, *flags, unplug=own_phone.unplug, plug_in=own_phone.plug_in)
     assert_whole(out, "android", told)
