@@ -9,13 +9,13 @@ import msgspec
 from latency.console import duration
 from nas import outputs
 from nas.bench import Bench
-from nas.budget.costs import FORWARD, HELD_OUT, JOB_S, final_costs, measuring_s, probing_s, reporting_s
+from nas.budget.costs import HELD_OUT, JOB_S, final_costs, measuring_s, probing_s, reporting_s
 from nas.budget.planning import Pricing, note_searched, spare_s
 from nas.budget.probes import Probes, filled
 from nas.budget.split import GOOD_EPOCHS, FinalCost, final_epochs_within, makespan
 from nas.errors import Stopped
 from nas.finals import Baseline, FinalJobs, baselines_near, finalists, search_front
-from nas.forecast import speed_of
+from nas.forecast import FORWARD, speed_of
 from nas.jobs import recipe_for
 from nas.rounds import SearchRounds
 from nas.store import Candidate, RunFolder

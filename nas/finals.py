@@ -1,6 +1,5 @@
 """After the search: the front and its baselines, trained with the same full recipe, scored once on test, measured side by side."""
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from latency.onnx_graph import emit
 from nas import objective, pareto
 from nas.config import RunConfig
 from nas.cost import count
-from nas.jobs import Job, Outcome, recipe_for
+from nas.jobs import Job, JobQueue, Outcome, recipe_for
 from nas.measuring import Meter
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Latency, RunFolder
@@ -138,7 +137,7 @@ class FinalJobs(Trainings):
     @property
     def archs(self) -> list[Architecture]:
         """The architectures that are left to train."""
-        return [job.arch for job in self._queue]
+        return [job.arch for job in self._queue.jobs]
 
     def told(self, row: Candidate, outcome: Outcome) -> None:
         """Hands the row on."""
@@ -146,7 +145,7 @@ class FinalJobs(Trainings):
 
     def sort(self, seconds: Callable[[Architecture], float]) -> None:
         """Orders the queue by expected time, the longest first."""
-        self._queue = deque(sorted(self._queue, key=lambda job: -seconds(job.arch)))
+        self._queue = JobQueue(sorted(self._queue.jobs, key=lambda job: -seconds(job.arch)))
 
     def _job(self, arch: Architecture, folder: RunFolder) -> Job:
         weights = str(folder.path.resolve() / "models" / f"{arch.id}.safetensors")

@@ -10,9 +10,10 @@ from nas.store import Candidate
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
-__all__ = ["Speed", "measured_speed", "speed_of"]
+__all__ = ["FORWARD", "Speed", "measured_speed", "speed_of"]
 
 STEPS = 3
+FORWARD = 1 / 3  # of the time of a training step
 SLOWDOWN = 1.25  # a worker beside other busy workers, validation, and what the probe's few steps do not show
 
 

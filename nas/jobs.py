@@ -4,7 +4,7 @@ import errno
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import msgspec
 from nas.calibration import Calibration
 from nas.config import RunConfig
 from nas.distillation.lesson import LessonJob
+from nas.errors import Stopped
 from nas.recipe import BankPlan, Recipe
 from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
@@ -78,6 +79,35 @@ class JobSource(Protocol):
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Takes in what became of a job."""
+
+
+class JobQueue:
+    """Jobs that are known from the beginning, in order: what several sources hand out from."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.jobs = deque(jobs)
+        self._out = 0
+
+    def __len__(self) -> int:
+        """How many are left to hand out."""
+        return len(self.jobs)
+
+    def next(self) -> Job | Done | None:
+        """The next job; see ``JobSource``."""
+        if not self.jobs:
+            return None if self._out else DONE
+        self._out += 1
+        return self.jobs.popleft()
+
+    def take_back(self, outcome: Outcome) -> None:
+        """One job less is out.
+
+        Raises:
+            Stopped: the outcome has a reason to stop that is no fault of the network.
+        """
+        self._out -= 1
+        if outcome.stop:
+            raise Stopped(outcome.stop)
 
 
 class Stages:

@@ -1,13 +1,11 @@
 """Full trainings as a source of jobs: each has a row drafted beforehand, which its outcome completes."""
 
-from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from nas.errors import Stopped
-from nas.jobs import DONE, Done, Job, Outcome
+from nas.jobs import Done, Job, JobQueue, Outcome
 from nas.store import Candidate, RunFolder
 
 __all__ = ["Trainings"]
@@ -23,11 +21,9 @@ class Trainings:
         """Take the rows that need no training any more, and the jobs that are left, each with its draft."""
         self._folder = folder
         self.rows, self.failed = list(kept), list[Candidate]()
-        self._queue, self._drafts = deque[Job](), dict[str, Candidate]()
-        for job, draft in wanted:
-            self._queue.append(job)
-            self._drafts[job.key] = draft
-        self._out = 0
+        left = list(wanted)
+        self._queue = JobQueue(job for job, _ in left)
+        self._drafts = {job.key: draft for job, draft in left}
 
     def __len__(self) -> int:
         """How many trainings are left to hand out."""
@@ -35,10 +31,7 @@ class Trainings:
 
     def next(self) -> Job | Done | None:
         """The next training; see ``JobSource``."""
-        if not self._queue:
-            return None if self._out else DONE
-        self._out += 1
-        return self._queue.popleft()
+        return self._queue.next()
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Stores the row; a failed one with its traceback.
@@ -46,9 +39,7 @@ class Trainings:
         Raises:
             Stopped: a reason to stop that is no fault of the network.
         """
-        self._out -= 1
-        if outcome.stop:
-            raise Stopped(outcome.stop)
+        self._queue.take_back(outcome)
         draft = self._drafts[job.key]
         if outcome.error:
             row = msgspec.structs.replace(draft, status="failed", score_source="", seconds=outcome.seconds, error=outcome.error)

@@ -8,7 +8,7 @@ from nas import pareto
 from nas.bench import Bench, samples
 from nas.budget.split import Costs, FinalCost, makespan
 from nas.finals import final_plan, predicted_baselines, search_front
-from nas.forecast import Speed
+from nas.forecast import FORWARD, Speed
 from nas.sharing.run_bank import search_seconds
 from nas.store import Candidate
 from search_spaces.architecture import Architecture
@@ -18,7 +18,6 @@ __all__ = ["costs_of", "final_costs", "measuring_s", "probing_s", "reporting_s",
 FRONT_SIZES, BASELINE_WIDTHS = (8, 6, 4, 3, 2), (2, 1)  # what a budget chooses from
 RAY_S, JOB_S = 6.0, 0.5  # Ray's own start; handing a job to a worker and storing its weights
 OPENING_SHARE = 0.5  # of what opening took here: each worker loads torch and the data too
-FORWARD = 1 / 3  # of the time of a training step
 HELD_OUT = 2.5  # times the validation images are scored at the end of a full training: they and the test images
 TRIED_WIDTHS = 4  # of each family of baselines that are measured, as a rule
 EXPORT_S, REPORT_S = 0.6, 6.0  # a model; figures, tables and the end of the process

@@ -1,10 +1,8 @@
 """A few training steps of networks, timed on the very workers that are to train them, all at work at a time."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 
-from nas.errors import Stopped
-from nas.jobs import DONE, Done, Job, Outcome
+from nas.jobs import Done, Job, JobQueue, Outcome
 from nas.recipe import Recipe
 from search_spaces.architecture import Architecture
 
@@ -16,16 +14,12 @@ class Probes:
 
     def __init__(self, archs: Sequence[Architecture], recipe: Recipe, *, seconds: float) -> None:
         """Take the networks, each to be timed for ``seconds`` after its first step."""
-        self._queue = deque(Job(key=f"probe {a.id}", arch=a, recipe=recipe, seed=0, weights="", probe_s=seconds) for a in archs)
-        self._out = 0
+        self._queue = JobQueue(Job(key=f"probe {a.id}", arch=a, recipe=recipe, seed=0, weights="", probe_s=seconds) for a in archs)
         self.image_s: dict[str, float] = {}
 
     def next(self) -> Job | Done | None:
         """The next network to time; see ``JobSource``."""
-        if not self._queue:
-            return None if self._out else DONE
-        self._out += 1
-        return self._queue.popleft()
+        return self._queue.next()
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Takes in a speed; a network that cannot be trained will say so when it is trained.
@@ -33,9 +27,7 @@ class Probes:
         Raises:
             Stopped: a reason to stop that is no fault of the network.
         """
-        self._out -= 1
-        if outcome.stop:
-            raise Stopped(outcome.stop)
+        self._queue.take_back(outcome)
         if not outcome.error:
             self.image_s[job.arch.id] = outcome.image_s
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from latency.console import Console, duration
 from nas.config import RunConfig
 from nas.cores import workers_of
-from nas.forecast import Speed
+from nas.forecast import FORWARD, Speed
 from nas.jobs import plan_for
 from nas.sharing.widening import trunk
 from nas.store import BANK_FILE, Candidate
@@ -17,7 +17,6 @@ from search_spaces.space import SearchSpace
 __all__ = ["scored", "search_seconds", "train_run_bank"]
 
 SAVE_S = 30.0
-FORWARD = 1 / 3  # of the time of a training step
 SCORING_SHARE = 0.15  # of what training on an image takes: ONNX Runtime, and forward only
 
 

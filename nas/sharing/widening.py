@@ -1,7 +1,7 @@
 """Which networks one step of a bank's training runs: a trunk, and networks that differ from it in more and more stages.
 
-Where ops are alternatives with weights of their own, networks drawn evenly teach the shared layers nothing in a short training: each draws
-them another way, and all stay at chance. A trunk gives them a direction; an op that is new between layers that are trained learns soon.
+Where ops are alternatives with weights of their own, networks drawn evenly pull the layers that they share each another way, and a short
+training may leave all at chance. A trunk gives them a direction. How well scores of such a bank rank has not been measured yet.
 In the spirit of progressive shrinking (Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020,
 section 3.3), over stages in place of sizes.
 """
