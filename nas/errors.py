@@ -32,7 +32,7 @@ class Diverged(NasError, ArithmeticError):
 
 
 class NothingFeasible(NasError):
-    """No architecture of the space meets the latency budget; the text names the budget and the measured floor."""
+    """No architecture of the space meets the latency budget, or no step of a refinement is possible; the text names the figures."""
 
 
 class RunConflict(NasError):

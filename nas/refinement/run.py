@@ -15,7 +15,7 @@ from latency.onnx_graph import emit
 from nas import outputs, pareto
 from nas.config import RunConfig
 from nas.cost import count
-from nas.errors import Stopped
+from nas.errors import NothingFeasible, Stopped
 from nas.evaluate import evaluate
 from nas.executors import EXECUTORS
 from nas.finals import Baseline, final_plan
@@ -197,11 +197,11 @@ def _members(bench: Bench, steps: Steps) -> list[Candidate]:
     """The path's networks that are trained from scratch, the last among them: those at the targets, or evenly spread ones.
 
     Raises:
-        Stopped: there is no path.
+        NothingFeasible: there is no path.
     """
     seed, *taken = steps.path
     if not taken:
-        raise Stopped(f"no step was possible, so there is nothing to train in full: {steps.stopped}")
+        raise NothingFeasible(f"no step was possible, so there is nothing to train in full: {steps.stopped}")
     if not bench.settings.passing:
         return [steps.path[i] for i in pareto.spread(range(len(steps.path)), bench.settings.members + 1)[1:]]
     at = [next((r for r in taken if _p50(r) <= target), taken[-1]) for target in bench.targets_ms(_p50(seed))]

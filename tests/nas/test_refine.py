@@ -21,7 +21,9 @@ from nas.jobs import open_config_task
 from nas.refine import main
 from nas.refinement.bench import STEP_PLAN
 from nas.refinement.places import smallest
+from nas.refinement.record import SETTINGS, open_record
 from nas.refinement.seeds import seed_of_run, with_splits_of
+from nas.refinement.settings import Refinement
 from nas.store import Candidate, load_run, read_rows
 from nas.tasks import open_task
 from search_spaces import Architecture
@@ -70,6 +72,10 @@ def path_of(out: Path) -> list[Candidate]:
 
 def scores_of(out: Path) -> pd.DataFrame:
     return pd.read_csv(out / "path.csv").drop(columns=["problems"])
+
+
+def settings_of(out: Path) -> Refinement:
+    return msgspec.json.decode((out / SETTINGS).read_bytes(), type=Refinement)
 
 
 def fake_ms(arch: Architecture) -> float:
@@ -297,6 +303,19 @@ def test_device_too_restless_for_the_target_is_refused_before_work(run: Path, tm
 def test_too_many_held_out_images_are_refused(run: Path, tmp_path: Path) -> None:
     flags = ("--target-ratio", 0.8, *QUICK, "--held-out", 5000, "--out", tmp_path / "out")
     assert "--held-out must be 3 (one image of each class) to" in refused(refined(run, *flags))
+
+
+def test_path_without_a_step_is_one_line(run: Path, out: Path, tmp_path: Path) -> None:
+    """A run whose first step found nothing faster, as a device that is busy leaves it behind."""
+    ended = tmp_path / "ended"
+    shutil.copytree(out, ended)
+    for file in ("path.csv", "front.csv", "refine.jsonl"):
+        (ended / file).unlink()
+    (ended / "candidates.jsonl").write_bytes((out / "candidates.jsonl").read_bytes().splitlines(keepends=True)[0])
+    open_record(ended, settings_of(out)).end(1, "none of its proposals measures faster")
+    done = refined(run, "--target-ratio", 0.8, *QUICK, "--out", ended)
+    said = "error: no step was possible, so there is nothing to train in full: none of its proposals measures faster"
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, said)
 
 
 @pytest.mark.slow
