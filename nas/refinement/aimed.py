@@ -63,12 +63,15 @@ class NearAim:
         guesses = self._estimate(archs)
         far = {i: ms for i, ms in enumerate(guesses) if math.isfinite(ms) and abs(ms / self._aim.ms - 1) > WITHIN + self._pricing.doubt}
         near = [arch for i, arch in enumerate(archs) if i not in far]
-        timed: Iterator[Latency | Failed] = iter(timed_beside(self._seed, near, self._meter, self._say) if near else ())
+        timed: Iterator[Latency | Failed] = iter(self._timed(near) if near else ())
         return [self._guessed(far[i]) if i in far else _measured(next(timed)) for i in range(len(archs))]
 
     def look_closer(self, archs: Sequence[Architecture]) -> list[Priced | Failed]:
         """Measures them."""
-        return [_measured(timed) for timed in timed_beside(self._seed, archs, self._meter, self._say)]
+        return [_measured(timed) for timed in self._timed(archs)]
+
+    def _timed(self, archs: Sequence[Architecture]) -> list[Latency | Failed]:
+        return timed_beside(self._seed.arch, self._seed.latency, archs, self._meter, self._say)
 
     def take_up(self, rows: Sequence[Candidate]) -> None:
         """Nothing: what is estimated goes by the path alone."""

@@ -18,6 +18,7 @@ from nas.config import RunConfig
 from nas.cores import workers_of
 from nas.errors import InvalidConfig, NothingFeasible
 from nas.measuring import Meter
+from nas.refinement.beside import timed_beside
 from nas.refinement.part import Part
 from nas.refinement.places import smallest
 from nas.refinement.pricing import Pricing, open_pricing
@@ -29,8 +30,9 @@ from search_spaces.architecture import Architecture
 
 __all__ = ["STEP_PLAN", "Bench", "open_bench", "refuse_impossible"]
 
-STEP_PLAN = msgspec.structs.replace(QUICK, processes=5, min_ms=200.0)
-"""A step's network is told from the one before by a few per cent, so each is timed in five processes."""
+STEP_PLAN = msgspec.structs.replace(QUICK, processes=12, min_ms=200.0)
+"""A step's network is told from the one before by a few per cent, and a step saves twice the ± at least, so each is timed in a dozen
+processes; that takes a few seconds, training its proposals minutes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +120,10 @@ def refuse_impossible(bench: Bench) -> None:
             f"{where} is too restless to tell {three_digits(target)} ms from what {bench.seed.origin} takes, {own}: a step must save twice "
             "its ±; let nothing else run there and start again, or ask for less"
         )
-    least = _latency(bench.meter, smallest(bench.seed.arch, bench.settings.kinds))
+    floor = smallest(bench.seed.arch, bench.settings.kinds)
+    (least,) = timed_beside(bench.seed.arch, seed, [floor], bench.meter, bench.console.say)
+    if isinstance(least, Failed):
+        raise least
     if least.low_ms > target:
         raise NothingFeasible(
             f"{three_digits(target)} ms cannot be reached from {bench.seed.origin} ({own}) by shrinking {', '.join(bench.settings.kinds)}: "

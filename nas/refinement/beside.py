@@ -8,7 +8,7 @@ import msgspec
 from latency import Failed
 from latency.onnx_graph import emit
 from nas.measuring import Meter
-from nas.store import Candidate, Latency
+from nas.store import Latency
 from search_spaces.architecture import Architecture
 
 __all__ = ["timed_beside"]
@@ -17,14 +17,15 @@ DRIFTED = 0.05
 
 
 def timed_beside(
-    seed: Candidate, archs: Sequence[Architecture], meter: Meter, say: Callable[[str], None]
+    seed: Architecture, then: Latency | None, archs: Sequence[Architecture], meter: Meter, say: Callable[[str], None]
 ) -> list[Latency | Failed]:
     """Each network's latency, all of them in turns with the seed on one device, as it was when the seed's own was measured.
 
     Intervals allow for all three figures that go into one; what is wrong with the seed's timing is wrong with all of them.
 
     Args:
-        seed: the path's first row.
+        seed: the path's first network.
+        then: its latency when the run began.
         archs: the networks.
         meter: of the device that the seed was measured on.
         say: is told where the device has become more than 5 % slower or faster.
@@ -33,15 +34,15 @@ def timed_beside(
         Failed: the device cannot run the seed any more.
         DeviceError: it is gone.
     """
-    own, *others = meter.time([emit(seed.arch), *map(emit, archs)], together=True)
-    assert seed.latency is not None, "the seed is measured"
+    own, *others = meter.time([emit(seed), *map(emit, archs)], together=True)
+    assert then is not None, "the seed is measured"
     if isinstance(own, Failed):
         raise own
     now = Latency.of(own.measurement)
-    slower = now.p50_ms / seed.latency.p50_ms
+    slower = now.p50_ms / then.p50_ms
     if abs(slower - 1) > DRIFTED:
         say(f"the seed takes {100 * slower:.0f} % of its latency at the start: what is measured now is corrected for that")
-    return [timed if isinstance(timed, Failed) else _at_start(Latency.of(timed.measurement), now, seed.latency) for timed in others]
+    return [timed if isinstance(timed, Failed) else _at_start(Latency.of(timed.measurement), now, then) for timed in others]
 
 
 def _at_start(latency: Latency, now: Latency, then: Latency) -> Latency:

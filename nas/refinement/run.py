@@ -232,7 +232,7 @@ def _relatives(bench: Bench, seed: Candidate, members: Sequence[Candidate]) -> l
 
     def measure(archs: Sequence[Architecture]) -> list[float]:
         bench.console.say(f"measuring {len(archs)} widths of the seed, to train those beside the path that take as long")
-        found = timed_beside(seed, archs, bench.meter, bench.console.say)
+        found = timed_beside(seed.arch, seed.latency, archs, bench.meter, bench.console.say)
         return [math.inf if isinstance(latency, Failed) else latency.p50_ms for latency in found]
 
     chosen = scaled_to(seed.arch, [r.latency.p50_ms for r in members if r.latency], measure)

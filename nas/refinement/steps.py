@@ -293,7 +293,8 @@ class Steps:
         return latency if isinstance(latency, Failed) else (own.p50_ms, latency)
 
     def _beside(self, row: Tried) -> tuple[Latency, Latency | Failed]:
-        own, latency = timed_beside(self.path[0], [self.path[-1].arch, row.arch], self._meter, self._say)
+        first = self.path[0]
+        own, latency = timed_beside(first.arch, first.latency, [self.path[-1].arch, row.arch], self._meter, self._say)
         if isinstance(own, Failed):
             raise own
         return own, latency

@@ -12,7 +12,7 @@ from latency.pool import DevicePool
 from nas.measuring import Meter
 from nas.refinement.beside import timed_beside
 from nas.refinement.scaling import scaled
-from nas.store import Candidate, Latency
+from nas.store import Latency
 from tests.nas.refinement.walks import SEED
 
 HALF = scaled(SEED, 0.5)
@@ -39,12 +39,8 @@ class Board:
         return msgspec.structs.replace(found, samples_ns=samples, cpu_ns=samples)
 
 
-def seed_at(latency: Latency) -> Candidate:
-    return Candidate(stage="refine", status="trained", arch=SEED, seed=0, latency=latency, latency_source="measured", score=0.9)
-
-
-def taken(meter: Meter, seed: Candidate) -> Latency:
-    (found,) = timed_beside(seed, [HALF], meter, lambda text: None)
+def taken(meter: Meter, then: Latency) -> Latency:
+    (found,) = timed_beside(SEED, then, [HALF], meter, lambda text: None)
     assert not isinstance(found, Failed)
     return found
 
@@ -54,9 +50,9 @@ def test_seed_and_network_are_timed_on_one_of_several_devices() -> None:
     seed_ms, half_ms = (m.p50_ms for m in Board().time([emit(SEED), emit(HALF)], Meter(Board()).plan))
     with closing(DevicePool(list(boards), say=pytest.fail, open_one=boards.__getitem__)) as pool:
         meter = Meter(pool)
-        seed = seed_at(Latency(p50_ms=seed_ms, low_ms=seed_ms, high_ms=seed_ms))
+        then = Latency(p50_ms=seed_ms, low_ms=seed_ms, high_ms=seed_ms)
         # the pool takes them in turn: the second is the slower device
-        assert [taken(meter, seed).p50_ms / half_ms for _ in range(2)] == pytest.approx([1.0, 1.0], rel=1e-3)
+        assert [taken(meter, then).p50_ms / half_ms for _ in range(2)] == pytest.approx([1.0, 1.0], rel=1e-3)
     assert [board.asked for board in boards.values()] == [[2], [2]]
 
 
@@ -64,7 +60,7 @@ def test_interval_allows_for_the_seeds_own_two() -> None:
     meter = Meter(Board())
     seed_now, half = (Latency.of(m) for m in Board().time([emit(SEED), emit(HALF)], meter.plan))
     then = Latency(p50_ms=seed_now.p50_ms, low_ms=0.96 * seed_now.p50_ms, high_ms=1.04 * seed_now.p50_ms)
-    found = taken(meter, seed_at(then))
+    found = taken(meter, then)
     below = math.hypot(1 - half.low_ms / half.p50_ms, 0.04, seed_now.high_ms / seed_now.p50_ms - 1)
     above = math.hypot(half.high_ms / half.p50_ms - 1, 0.04, 1 - seed_now.low_ms / seed_now.p50_ms)
     assert (found.low_ms / found.p50_ms, found.high_ms / found.p50_ms) == pytest.approx((1 - below, 1 + above))
@@ -74,5 +70,5 @@ def test_what_is_wrong_with_the_seeds_timing_is_wrong_with_the_network_beside_it
     meter = Meter(open_device("fake:noise=0.5"))
     (own,) = open_device("fake:noise=0.5").time([emit(SEED)], meter.plan)
     assert own.problems()
-    found = taken(meter, seed_at(Latency.of(own)))
+    found = taken(meter, Latency.of(own))
     assert [p for p in found.problems if p.startswith("of the seed beside it: ")] == [f"of the seed beside it: {p}" for p in own.problems()]
