@@ -19,7 +19,7 @@ from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
-__all__ = ["DONE", "Done", "Job", "JobSource", "Outcome", "Stages", "open_config_task", "plan_for", "recipe_for", "run_job"]
+__all__ = ["DONE", "Done", "Job", "JobQueue", "JobSource", "Outcome", "Stages", "open_config_task", "plan_for", "recipe_for", "run_job"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +130,7 @@ class Stages:
             job, self._peeked = self._peeked, None
             return job
         while True:
-            found = self._source.next() if self._source else DONE
+            found = DONE if self._source is None else self._source.next()  # not "if self._source": a source may have a length, and be false
             if not isinstance(found, Done) or not self._openers:
                 return found
             self._source = self._openers.popleft()()

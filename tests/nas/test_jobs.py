@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nas.jobs import DONE, Done, Job, Outcome, Stages, open_config_task, recipe_for, run_job
+from nas.jobs import DONE, Done, Job, JobQueue, Outcome, Stages, open_config_task, recipe_for, run_job
 from nas.recipe import Recipe
 from nas.tasks import Task
 from nas.tasks.dataset import Images
@@ -127,6 +127,20 @@ def test_stages_follow_each_other_and_open_late(tmp_path: Path) -> None:
     assert stages.next() == second
     assert opened == ["a", "empty", "b"]
     assert stages.next() is DONE
+
+
+def test_next_stage_waits_for_the_last_job_of_a_stage_that_has_no_more_to_hand_out(tmp_path: Path) -> None:
+    """A source with a length has length 0, and is false, while its last job is out."""
+
+    class Training(JobQueue):
+        def finish(self, job: Job, outcome: Outcome) -> None:
+            self.take_back(outcome)
+
+    training = Training([job(tmp_path, key="1")])
+    stages = Stages([lambda: training, lambda: Listed([])])
+    assert isinstance(stages.next(), Job)
+    assert len(training) == 0
+    assert stages.next() is None  # and not DONE
 
 
 def test_peeked_job_is_not_lost(tmp_path: Path) -> None:
