@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from nas.cores import workers_of
 from nas.cost import count
 from nas.errors import NasError, Stopped
 from nas.executors import EXECUTORS
-from nas.jobs import DONE, Done, Job, Outcome, open_config_task, recipe_for
+from nas.jobs import Done, Job, JobQueue, Outcome, open_config_task, recipe_for
 from nas.samplers import proposal_seed
 from nas.sharing.run_bank import train_run_bank
 from nas.store import BANK_FILE, drop_torn_line, open_run
@@ -91,16 +90,14 @@ class RankJobs:
     def __init__(self, config: RunConfig, out: Path, archs: Sequence[Architecture], epochs: int, kept: Sequence[Trained]) -> None:
         self.rows = {(row.id, row.nth): row for row in kept if row.epochs == epochs}
         self.on_row: Callable[[Trained], None] = lambda row: None
-        self._path, self._out = out / "ranking.jsonl", 0
-        weights = out.resolve() / "weights"
-        self._jobs = {
-            f"{arch.id}-{nth}": Job(
+        self._path, weights = out / "ranking.jsonl", out.resolve() / "weights"
+        self._queue = JobQueue(
+            Job(
                 key=f"{arch.id}-{nth}", arch=arch, recipe=recipe_for(config, epochs), seed=proposal_seed(config.seed, STREAM + nth),
                 weights=str(weights / f"ranking-{arch.id}-{nth}.safetensors"),
             )
-            for nth in range(SEEDS) for arch in archs
-        }  # fmt: skip
-        self._queue = deque(key for key in self._jobs if _place(key) not in self.rows)
+            for nth in range(SEEDS) for arch in archs if (arch.id, nth) not in self.rows
+        )  # fmt: skip
 
     def __len__(self) -> int:
         """How many trainings are left."""
@@ -108,10 +105,7 @@ class RankJobs:
 
     def next(self) -> Job | Done | None:
         """The next training."""
-        if not self._queue:
-            return None if self._out else DONE
-        self._out += 1
-        return self._jobs[self._queue.popleft()]
+        return self._queue.next()
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """Keeps a score.
@@ -119,9 +113,9 @@ class RankJobs:
         Raises:
             Stopped: there is none; a ranking with a network missing would be another ranking.
         """
-        self._out -= 1
-        if outcome.stop or outcome.error or outcome.score is None:
-            reason = outcome.stop or outcome.error.strip().splitlines()[-1]
+        self._queue.take_back(outcome)
+        if outcome.error or outcome.score is None:
+            reason = outcome.error.strip().splitlines()[-1]
             raise Stopped(f"network {job.key} was not trained: {reason}; mend that, and the same command goes on from there")
         name, nth = _place(job.key)
         row = Trained(id=name, nth=nth, epochs=job.recipe.epochs, score=outcome.score, seconds=outcome.seconds)
