@@ -31,7 +31,10 @@ BUDGET_FILE = "budget.json"
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A measured latency as a row keeps it: median and 95 % interval in ms, what is wrong with it, if anything, and when it was taken."""
+    """A measured latency as a row keeps it: median and 95 % interval in ms, what is wrong with it, if anything, and when it was taken.
+
+    Of a refinement all but the seed's are told by their ratio to it, and so is the interval (``nas.refinement.beside``).
+    """
 
     p50_ms: float
     low_ms: float

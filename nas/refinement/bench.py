@@ -1,7 +1,8 @@
 """Everything a refinement works with, and the refusals that come before any work."""
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from nas.config import RunConfig
 from nas.cores import workers_of
 from nas.errors import InvalidConfig, NothingFeasible
 from nas.measuring import Meter
-from nas.refinement.beside import timed_beside
+from nas.refinement.beside import beside
 from nas.refinement.part import Part
-from nas.refinement.places import smallest
+from nas.refinement.places import Kind, nearest, smallest
 from nas.refinement.pricing import Pricing, open_pricing
+from nas.refinement.record import Scale, kept_scale
 from nas.refinement.seeds import Seed
 from nas.refinement.settings import Refinement, held_out_count
 from nas.store import Latency, read_rows
@@ -32,7 +34,7 @@ __all__ = ["STEP_PLAN", "Bench", "open_bench", "refuse_impossible"]
 
 STEP_PLAN = msgspec.structs.replace(QUICK, processes=12, min_ms=200.0)
 """A step's network is told from the one before by a few per cent, and a step saves twice the ± at least, so each is timed in a dozen
-processes; that takes a few seconds, training its proposals minutes."""
+processes: with the step's network and the seed beside it that takes a quarter of a minute, and longer where the device is restless."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +53,8 @@ class Bench:
     part: Part
     workers: int
     seed_latency: Latency
-    is_new: bool
+    scale: Scale
+    floor: Latency | None  # of the smallest relative; None: the run has begun, so the target is above it
 
     @property
     def target_ms(self) -> float:
@@ -65,9 +68,8 @@ class Bench:
 
     @property
     def least_ms(self) -> float:
-        """Twice the ± of the seed's measurement: a smaller step would be lost in it."""
-        seed = self.seed_latency
-        return 2 * max(seed.p50_ms - seed.low_ms, seed.high_ms - seed.p50_ms)
+        """A smaller step would be lost in the noise of what is timed in turns."""
+        return self.scale.least_ms
 
     @property
     def delta_ms(self) -> float:
@@ -77,7 +79,8 @@ class Bench:
 
 @contextlib.contextmanager
 def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, task: Task, console: Console) -> Iterator[Bench]:
-    """Opens the device and what prices proposals, and measures the seed unless the folder has its latency; writes nothing.
+    """Opens the device and what prices proposals, and times the seed, its nearest and its smallest relative in turns unless the folder
+    has what came of that; writes nothing.
 
     Raises:
         NasError: a device, a table or a number of held-out images that cannot be; a folder begun on another device or other data.
@@ -95,21 +98,26 @@ def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, t
         meter = Meter(device, plan, store=store, is_fresh=True)  # of a few per cent, last week's figure says nothing
         pricing = open_pricing(config.table, device.info(), plan)
         pricing.ms([seed.arch])  # what a table cannot estimate is said before anything is measured
-        known = next((r.latency for r in read_rows(out / "candidates.jsonl") if r.stage == "refine"), None)
+        latency = next((r.latency for r in read_rows(out / "candidates.jsonl") if r.stage == "refine"), None)
+        scale, floor = kept_scale(out), None
+        if latency is None or scale is None:
+            console.say(f"measuring {seed.origin}, and the least that can be told from it")
+            first, scale, least = _measured(meter, seed.arch, settings.kinds)
+            latency, floor = (latency, None) if latency else (first, least)
         yield Bench(
             config=config, settings=settings, seed=seed, out=out, console=console, task=task, device=device, meter=meter,
             pricing=pricing, part=Part(held_out=held_out, steps=settings.steps, seed=config.seed),
             workers=workers_of(config),
-            seed_latency=known or _latency(meter, seed.arch), is_new=known is None,
+            seed_latency=latency, scale=scale, floor=floor,
         )  # fmt: skip
 
 
 def refuse_impossible(bench: Bench) -> None:
-    """Refuses a target that the seed meets, or that even its smallest relative does not.
+    """Refuses a target that the seed meets, that cannot be told from it here, or that even its smallest relative does not meet.
 
     Raises:
         InvalidConfig: the first.
-        NothingFeasible: the second; with the measured floor.
+        NothingFeasible: the others; with what can be told apart, or the measured floor.
     """
     seed, target, where = bench.seed_latency, bench.target_ms, bench.device.info().name
     own = ms(seed.p50_ms, seed.low_ms, seed.high_ms)
@@ -117,14 +125,12 @@ def refuse_impossible(bench: Bench) -> None:
         raise InvalidConfig(f"--target-ms {above[0]:g} is no less than what {bench.seed.origin} takes on {where}, {own}: nothing to refine")
     if bench.least_ms > seed.p50_ms - target:
         raise NothingFeasible(
-            f"{where} is too restless to tell {three_digits(target)} ms from what {bench.seed.origin} takes, {own}: a step must save twice "
-            "its ±; let nothing else run there and start again, or ask for less"
+            f"{where} is too restless to tell {three_digits(target)} ms from what {bench.seed.origin} takes, {own}: networks timed "
+            f"in turns are told apart by ±{three_digits(bench.least_ms / 2)} ms there, and a step must save twice that; let nothing else "
+            "run there and start again, or ask for less"
         )
-    floor = smallest(bench.seed.arch, bench.settings.kinds)
-    (least,) = timed_beside(bench.seed.arch, seed, [floor], bench.meter, bench.console.say)
-    if isinstance(least, Failed):
-        raise least
-    if least.low_ms > target:
+    least = bench.floor
+    if least and least.low_ms > target:
         raise NothingFeasible(
             f"{three_digits(target)} ms cannot be reached from {bench.seed.origin} ({own}) by shrinking {', '.join(bench.settings.kinds)}: "
             f"with everything as small as it gets it takes {ms(least.p50_ms, least.low_ms, least.high_ms)} on {where}; "
@@ -132,8 +138,15 @@ def refuse_impossible(bench: Bench) -> None:
         )
 
 
-def _latency(meter: Meter, arch: Architecture) -> Latency:
-    (timed,) = meter.time([emit(arch)])
-    if isinstance(timed, Failed):
-        raise timed
-    return Latency.of(timed.measurement)
+def _measured(meter: Meter, seed: Architecture, kinds: Sequence[Kind]) -> tuple[Latency, Scale, Latency]:
+    """The seed's latency, what can be told from it, and its floor, all of one session."""
+    began = time.monotonic()
+    taken = []
+    for timed in meter.time([emit(a) for a in (seed, nearest(seed, kinds), smallest(seed, kinds))], together=True):
+        if isinstance(timed, Failed):
+            raise timed
+        taken.append(timed.measurement)
+    own, *others = taken
+    near, floor = (beside(m, own, own.p50_ms) for m in others)
+    least_ms = 2 * max(near.p50_ms - near.low_ms, near.high_ms - near.p50_ms)
+    return Latency.of(own), Scale(least_ms=least_ms, timing_s=time.monotonic() - began), floor

@@ -1,19 +1,20 @@
 """Networks timed beside the seed: what has slowed the device as a whole since the run began is divided out."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from latency import Failed
+from latency import Failed, Measurement, doubts
 from latency.onnx_graph import emit
+from latency.paired import ratio
 from nas.measuring import Meter
 from nas.store import Latency
 from search_spaces.architecture import Architecture
 
-__all__ = ["timed_beside"]
+__all__ = ["beside", "timed_beside"]
 
 DRIFTED = 0.05
+DOUBTFUL = 0.02  # ± of a ratio
 
 
 def timed_beside(
@@ -21,7 +22,8 @@ def timed_beside(
 ) -> list[Latency | Failed]:
     """Each network's latency, all of them in turns with the seed on one device, as it was when the seed's own was measured.
 
-    Intervals allow for all three figures that go into one; what is wrong with the seed's timing is wrong with all of them.
+    A latency is the seed's at the start times the network's ratio to the seed in the same rounds, and its interval is that of the ratio:
+    what makes the seed's own figure uncertain is common to all of a refinement.
 
     Args:
         seed: the path's first network.
@@ -38,27 +40,20 @@ def timed_beside(
     assert then is not None, "the seed is measured"
     if isinstance(own, Failed):
         raise own
-    now = Latency.of(own.measurement)
-    slower = now.p50_ms / then.p50_ms
+    slower = own.measurement.p50_ms / then.p50_ms
     if abs(slower - 1) > DRIFTED:
         say(f"the seed takes {100 * slower:.0f} % of its latency at the start: what is measured now is corrected for that")
-    return [timed if isinstance(timed, Failed) else _at_start(Latency.of(timed.measurement), now, then) for timed in others]
+    return [timed if isinstance(timed, Failed) else beside(timed.measurement, own.measurement, then.p50_ms) for timed in others]
 
 
-def _at_start(latency: Latency, now: Latency, then: Latency) -> Latency:
-    """A latency times the seed's at the start over that of now."""
-    p50_ms = latency.p50_ms * then.p50_ms / now.p50_ms
-    below = math.hypot(_below(latency), _below(then), _above(now))
-    above = math.hypot(_above(latency), _above(then), _below(now))
-    problems = tuple(dict.fromkeys((*latency.problems, *(f"of the seed beside it: {p}" for p in now.problems))))
+def beside(measured: Measurement, own: Measurement, seed_ms: float) -> Latency:
+    """The latency of a network that was timed in turns with the seed, where the seed takes ``seed_ms``.
+
+    What only made the device's speed doubtful is told where the ratio suffers by it.
+    """
+    now, (center, low, high) = Latency.of(measured), ratio(measured, own)
+    is_sure = (high - low) / 2 <= DOUBTFUL * center
+    told = (*doubts.of(measured, beside_another=is_sure), *(f"of the seed beside it: {p}" for p in doubts.of(own, beside_another=is_sure)))
     return msgspec.structs.replace(
-        latency, p50_ms=p50_ms, low_ms=p50_ms * max(0.0, 1 - below), high_ms=p50_ms * (1 + above), problems=problems
+        now, p50_ms=seed_ms * center, low_ms=seed_ms * max(0.0, low), high_ms=seed_ms * high, problems=tuple(dict.fromkeys(told))
     )
-
-
-def _below(latency: Latency) -> float:
-    return 1 - latency.low_ms / latency.p50_ms
-
-
-def _above(latency: Latency) -> float:
-    return latency.high_ms / latency.p50_ms - 1

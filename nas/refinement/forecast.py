@@ -60,13 +60,13 @@ def measured_tuning(
     return TuningSpeed(step_s=batch / found.images_per_second, scored_image_s=scored_s / scored, job_s=prepared_s)
 
 
-def steps_left(current_ms: float, target_ms: float, delta_ms: float, decay: float) -> int:
-    """How many more steps a path takes whose steps save just their delta, at most a thousand.
+def steps_left(current_ms: float, target_ms: float, delta_ms: float, decay: float, least_ms: float = 0.0) -> int:
+    """How many more steps a path takes whose steps save just their delta, and ``least_ms`` at least; at most a thousand.
 
-    >>> steps_left(10.0, 7.0, 0.5, 1.0), steps_left(10.0, 10.0, 0.5, 1.0)
-    (6, 0)
+    >>> steps_left(10.0, 7.0, 0.5, 1.0), steps_left(10.0, 10.0, 0.5, 1.0), steps_left(10.0, 7.0, 1.0, 0.5, 0.5)
+    (6, 0, 5)
     """
     steps = 0
     while current_ms > target_ms * (1 + 1e-9) and steps < 1000:
-        current_ms, delta_ms, steps = current_ms - delta_ms, delta_ms * decay, steps + 1
+        current_ms, delta_ms, steps = current_ms - delta_ms, max(delta_ms * decay, least_ms), steps + 1
     return steps

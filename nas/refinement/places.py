@@ -14,7 +14,9 @@ import msgspec
 from search_spaces.architecture import Architecture, Block
 from search_spaces.errors import InvalidArchitecture
 
-__all__ = ["KINDS", "MULTIPLE", "Kind", "Place", "described", "goes_by_position", "menu", "places", "shrunk", "smallest", "size_at"]
+__all__ = [
+    "KINDS", "MULTIPLE", "Kind", "Place", "described", "goes_by_position", "menu", "nearest", "places", "shrunk", "smallest", "size_at",
+]
 
 Kind = Literal["expansion", "bottleneck", "head", "se", "kernel", "depth"]
 KINDS: tuple[Kind, ...] = ("expansion", "bottleneck", "head", "se", "kernel", "depth")
@@ -91,6 +93,12 @@ def smallest(arch: Architecture, kinds: Sequence[Kind]) -> Architecture:
         for place in reversed(places(arch, (kind,))):
             arch = shrunk(arch, place, menu(arch, place)[-1])
     return arch
+
+
+def nearest(arch: Architecture, kinds: Sequence[Kind]) -> Architecture:
+    """The architecture with its widest place of these kinds one size smaller; without a place the same."""
+    widest = max(places(arch, kinds), key=lambda place: size_at(arch, place), default=None)
+    return shrunk(arch, widest, menu(arch, widest)[0]) if widest else arch
 
 
 def described(arch: Architecture, place: Place) -> str:

@@ -42,11 +42,14 @@ def say_plan(bench: Bench, rows: Sequence[Candidate], network: Network) -> None:
         bench.console.warn(note)
     proposals, cut_ms, looked_up_ms = _next_proposals(bench, last, len(taken))
     figure, share = ms(latency.p50_ms, latency.low_ms, latency.high_ms), 100 * bench.target_ms / latency.p50_ms
-    steps, full, search = steps_left(_p50(last), bench.target_ms, cut_ms, settings.delta_decay), *_trainings_left(bench, rows)
+    steps = steps_left(_p50(last), bench.target_ms, cut_ms, settings.delta_decay, bench.least_ms)
+    full, search = _trainings_left(bench, rows)
     macs, held_out = count(cost_of(seed.arch).macs), bench.part.held_out
     say(f"seed     {macs} MACs, {figure} on {bench.device.info().name}, held-out {seed.score or 0.0:.3f} (it was trained on these)")
     say(f"data     {task.data}: {len(task.train):,} training images, {held_out:,} of them held out to choose by")
     passing = "".join(f"{three_digits(t)} and then " for t in bench.targets_ms(latency.p50_ms)[:-1])
+    if settings.target_ms and latency.high_ms - latency.low_ms > 0.04 * latency.p50_ms:
+        bench.console.warn(f"the path's latencies are ratios to the seed's {figure}: in ms the target is met no more exactly than that")
     say(f"target   {passing}{three_digits(bench.target_ms)} ms, {share:.0f} % of the seed; proposals are sized by {bench.pricing.name}")
     _say_doubts(bench)
     if taken:
@@ -59,7 +62,8 @@ def say_plan(bench: Bench, rows: Sequence[Candidate], network: Network) -> None:
         say("plan     no more steps: the target is reached,")
     if search:
         say(f"         then {search} networks of a search for the latency reached for {bench.config.epochs} epochs,")
-    say(f"         then {full} networks for {bench.config.final_epochs} epochs")
+    beside = "" if settings.search else "; none of a search to compare with, which --search N adds, now or later"
+    say(f"         then {full} networks for {bench.config.final_epochs} epochs{beside}")
     _say_time(bench, network, _p50(last), steps=steps, proposals=len(proposals), full=full, search=search)
 
 
@@ -68,6 +72,7 @@ def _say_time(bench: Bench, network: Network, now_ms: float, *, steps: int, prop
     config, seed_ms = bench.config, bench.seed_latency.p50_ms
     speed = measured_tuning(network, bench.task, tuning_recipe(config, bench.settings), bench.part)
     step_s = now_ms / seed_ms * speed.seconds(bench.part, trainings=proposals + 1, workers=bench.workers) if steps else 0.0
+    step_s += bench.scale.timing_s * bool(steps)
     on_path = (1 + bench.target_ms / now_ms) / 2  # networks shrink on the way, and the scaled ones are as small
     smaller = (1 + bench.target_ms / seed_ms) / 2
     epoch_s = len(bench.task.train) / config.recipe.batch * speed.step_s
@@ -80,12 +85,13 @@ def _say_time(bench: Bench, network: Network, now_ms: float, *, steps: int, prop
 
 def _next_proposals(bench: Bench, last: Candidate, step: int) -> tuple[list[Proposal], float, float]:
     """Those of the next step, the milliseconds that each saves at least, and those that finding them takes."""
-    began = time.perf_counter()
     arch, now_ms = last.arch, _p50(last)
     if now_ms <= bench.target_ms:
         return [], 0.0, 0.0
     cut_ms = max(min(bench.delta_ms * bench.settings.delta_decay**step, now_ms - bench.target_ms), bench.least_ms)
     able, estimate = places(arch, bench.settings.kinds), anchored(bench.pricing.ms, arch, now_ms)
+    reachable(arch, able, now_ms, cut_ms, estimate, bench.least_ms)  # once for what a table's predictor learns at its first use
+    began = time.perf_counter()
     found, cut_ms = reachable(arch, able, now_ms, cut_ms, estimate, bench.least_ms)
     return found, cut_ms, 1000 * (time.perf_counter() - began)
 
@@ -113,7 +119,7 @@ def _say_doubts(bench: Bench) -> None:
     if asked_ms < bench.least_ms:
         share = 100 * bench.delta_ms / bench.seed_latency.p50_ms
         bench.console.say(
-            f"delta    {three_digits(asked_ms)} ms is less than twice the ± of the seed's latency: raised to "
+            f"delta    {three_digits(asked_ms)} ms is less than twice the ± of two networks timed in turns here: raised to "
             f"{three_digits(bench.delta_ms)} ms, {share:.1f} % of the seed"
         )
     interval, seed_ms = bench.pricing.interval_ms(bench.seed.arch), bench.seed_latency.p50_ms

@@ -10,9 +10,9 @@ from nas.refinement.settings import Refinement
 from nas.store import append_rows, drop_torn_line, write_atomic
 from search_spaces.architecture import Architecture
 
-__all__ = ["Record", "Tried", "check_settings", "is_finished", "open_record"]
+__all__ = ["Record", "Scale", "Tried", "check_settings", "is_finished", "keep_scale", "kept_scale", "open_record"]
 
-ROWS, SETTINGS, ENDED = "refine.jsonl", "refine.json", "refine-ended.json"
+ROWS, SETTINGS, ENDED, SCALE = "refine.jsonl", "refine.json", "refine-ended.json", "refine-scale.json"
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -40,6 +40,14 @@ class _Ended(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reason: str
 
 
+class Scale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the device can tell apart, as it was when the run began: ``least_ms`` is twice the ± of the seed's nearest relative, timed in
+    turns with it, and ``timing_s`` the wall seconds that timing three networks so took."""
+
+    least_ms: float
+    timing_s: float
+
+
 class Record:
     """The proposals tried so far, by step and architecture."""
 
@@ -60,6 +68,10 @@ class Record:
         """Notes that the device found no proposal of a step faster: it would take long to find that out again."""
         write_atomic(self._path.with_name(ENDED), msgspec.json.encode(_Ended(step=step, reason=reason)))
 
+    def reopen(self) -> None:
+        """Forgets that the path ended: a new start looks again."""
+        self._path.with_name(ENDED).unlink(missing_ok=True)
+
     def ended(self, step: int) -> str:
         """Why the path ended at this step, "" where that is not noted."""
         path = self._path.with_name(ENDED)
@@ -70,6 +82,17 @@ class Record:
     def rows(self) -> list[Tried]:
         """All of them, oldest first."""
         return list(self._rows.values())
+
+
+def kept_scale(folder: Path) -> Scale | None:
+    """That of the run in a folder, if it has begun."""
+    path = folder / SCALE
+    return msgspec.json.decode(path.read_bytes(), type=Scale) if path.exists() else None
+
+
+def keep_scale(folder: Path, scale: Scale) -> None:
+    """Notes it: a run that is taken up sizes its steps as before."""
+    write_atomic(folder / SCALE, msgspec.json.encode(scale))
 
 
 def check_settings(folder: Path, settings: Refinement) -> None:

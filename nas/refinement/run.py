@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from latency import Failed
+from latency import PUBLISH, Failed
 from latency.console import Console, ms, open_console, three_digits
 from latency.devices.base import time_each
 from latency.onnx_graph import emit
@@ -23,12 +23,12 @@ from nas.jobs import Done, JobSource, Stages, open_config_task
 from nas.models import Network, build
 from nas.refinement.aimed import found_best, open_search
 from nas.refinement.bench import Bench, open_bench, refuse_impossible
-from nas.refinement.beside import timed_beside
+from nas.refinement.beside import beside, timed_beside
 from nas.refinement.carry import matched
 from nas.refinement.longer import Full, FullTrainings
 from nas.refinement.part import parted
 from nas.refinement.planning import say_plan, say_seed_training
-from nas.refinement.record import Record, check_settings, is_finished, open_record
+from nas.refinement.record import Record, check_settings, is_finished, keep_scale, open_record
 from nas.refinement.report import Report, draw, show, write_csv
 from nas.refinement.scaling import scaled_to
 from nas.refinement.seeds import Seed
@@ -43,6 +43,7 @@ from search_spaces.architecture import Architecture
 __all__ = ["refine"]
 
 SEED_LABEL = "seed x1"
+REPORT_PROCESSES = 9  # enough to draw from, for the intervals of ratios
 SEED_WEIGHTS = "weights/seed.safetensors"
 
 
@@ -70,8 +71,7 @@ def refine(
         show(out, console)
         return
     with open_bench(config, settings, seed, out, task or open_config_task(config), console) as bench:
-        if bench.is_new:
-            refuse_impossible(bench)
+        refuse_impossible(bench)
         with open_run(out, config) as folder:
             (out / "path.csv").unlink(missing_ok=True)  # a finished run that is to search more is finished no longer
             record = open_record(out, settings)
@@ -81,6 +81,9 @@ def refine(
             console.say(f"refining {seed.origin} in {out}")
             try:
                 _finish(bench, record, *_run(bench, folder, record))
+            except NothingFeasible:
+                record.reopen()
+                raise
             except BaseException:
                 console.say(f"what is done is kept in {out}: the same command goes on from there")
                 raise
@@ -127,7 +130,7 @@ def _run(bench: Bench, folder: RunFolder, record: Record) -> tuple[Steps, FullTr
 
     with contextlib.ExitStack() as lines:
         untrained = [] if bench.seed.is_trained else [_seed_training(bench)]
-        if untrained and not any(r.stage == "refine" for r in folder.rows):
+        if untrained and not any(r.id == bench.seed.arch.id and r.status == "trained" for r in folder.rows):
             say_seed_training(bench)
         found = [open_searched] if bench.settings.search else []
         stages = Stages([lambda: open_full(untrained), open_steps, *found, lambda: open_full(_wanted(bench, opened[-1], searched))])
@@ -159,6 +162,7 @@ def _open_steps(bench: Bench, folder: RunFolder, record: Record, lines: contextl
     rows = read_rows(folder.path / "candidates.jsonl")
     if not any(r.stage == "refine" for r in rows):
         row = _seed_row(bench, rows)
+        keep_scale(bench.out, bench.scale)
         folder.append(row)
         rows = (*rows, row)
     seed = next(r for r in rows if r.stage == "refine")
@@ -201,7 +205,10 @@ def _members(bench: Bench, steps: Steps) -> list[Candidate]:
     """
     seed, *taken = steps.path
     if not taken:
-        raise NothingFeasible(f"no step was possible, so there is nothing to train in full: {steps.stopped}")
+        raise NothingFeasible(
+            f"no step was possible, so there is nothing to train in full: {steps.stopped}; the same command tries again, as on a device "
+            "that is less busy, and another --out begins anew with other settings"
+        )
     if not bench.settings.passing:
         return [steps.path[i] for i in pareto.spread(range(len(steps.path)), bench.settings.members + 1)[1:]]
     at = [next((r for r in taken if _p50(r) <= target), taken[-1]) for target in bench.targets_ms(_p50(seed))]
@@ -267,15 +274,19 @@ def _finish(bench: Bench, record: Record, steps: Steps, full: FullTrainings) -> 
 
 
 def _measured(bench: Bench, rows: Sequence[Candidate]) -> list[Candidate]:
-    """The rows with latencies of one session, so that they can be compared."""
+    """The rows with latencies of one session, each by its ratio to the first row's, the seed's, so that they can be compared."""
     archs = {r.id: r.arch for r in rows}
-    plan = msgspec.structs.replace(final_plan(len(archs)), threads=bench.config.threads)
+    usual = msgspec.structs.replace(PUBLISH, threads=bench.config.threads, processes=REPORT_PROCESSES, more_processes=0)
+    plan = final_plan(len(archs), usual)
     bench.console.say(f"measuring {len(archs)} networks side by side")
-    found = {}
-    for name, result in zip(archs, time_each(bench.device, [emit(a) for a in archs.values()], plan), strict=True):
+    taken = []
+    for result in time_each(bench.device, [emit(a) for a in archs.values()], plan):
         if isinstance(result, Failed):
             raise result
-        found[name] = Latency.of(result)
+        taken.append(result)
+    seed, *others = taken
+    latencies = (Latency.of(seed), *(beside(m, seed, seed.p50_ms) for m in others))
+    found = dict(zip(archs, latencies, strict=True))
     return [msgspec.structs.replace(r, latency=found[r.id], latency_source="measured") for r in rows]
 
 

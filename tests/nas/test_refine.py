@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_refined_network_is_measured_below_the_target(out: Path) -> None:
     path = path_of(out)
     seed, last = (r.latency.p50_ms for r in (path[0], path[-1]) if r.latency)
     assert last <= 0.8 * seed
-    assert fake_ms(path[-1].arch) == pytest.approx(last)
+    assert fake_ms(path[-1].arch) == pytest.approx(last, rel=1e-3)
 
 
 def test_folder_is_named_by_seed_and_target(out: Path) -> None:
@@ -172,6 +173,15 @@ def refused(done: Result, code: int = 2) -> str:
     """The one line of a refusal."""
     assert done.exit_code == code, done.output
     (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def refused_once_measured(done: Result) -> str:
+    """The refusal after the line that says what is measured."""
+    assert done.exit_code == 2, done.output
+    first, line = done.stderr.splitlines()
+    assert first.startswith("measuring ")
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
 
@@ -279,22 +289,23 @@ def test_data_that_changed_since_the_run_are_refused(run: Path, tmp_path: Path) 
 
 
 def test_target_above_the_seed_is_refused_before_work(run: Path, tmp_path: Path) -> None:
-    said = refused(refined(run, "--target-ms", 100, *QUICK, "--out", tmp_path / "out"))
+    said = refused_once_measured(refined(run, "--target-ms", 100, *QUICK, "--out", tmp_path / "out"))
     assert said.startswith("--target-ms 100 is no less than what ")
     assert "nothing to refine" in said
     assert not (tmp_path / "out").exists()
 
 
 def test_impossible_target_is_refused_before_work_with_the_floor(run: Path, tmp_path: Path, out: Path) -> None:
-    said = refused(refined(run, "--target-ms", 0.001, *QUICK, "--out", tmp_path / "out"))
+    said = refused_once_measured(refined(run, "--target-ms", 0.001, *QUICK, "--out", tmp_path / "out"))
     floor = fake_ms(smallest(path_of(out)[0].arch, ("expansion", "bottleneck")))
-    assert f"with everything as small as it gets it takes {floor:.3f} ms" in said or f"it takes {floor:.4f} ms" in said
+    (stated,) = re.findall(r"with everything as small as it gets it takes ([\d.]+) ms", said)
+    assert float(stated) == pytest.approx(floor, rel=1e-2)
     assert "ask for more" in said
     assert not (tmp_path / "out").exists()
 
 
 def test_device_too_restless_for_the_target_is_refused_before_work(run: Path, tmp_path: Path) -> None:
-    said = refused(refined(run, "--target-ratio", 0.995, *QUICK, "--device", "fake:noise=0.3", "--out", tmp_path / "out"))
+    said = refused_once_measured(refined(run, "--target-ratio", 0.995, *QUICK, "--device", "fake:noise=0.3", "--out", tmp_path / "out"))
     assert "is too restless to tell " in said
     assert "let nothing else run there" in said
     assert not (tmp_path / "out").exists()
@@ -314,8 +325,9 @@ def test_path_without_a_step_is_one_line(run: Path, out: Path, tmp_path: Path) -
     (ended / "candidates.jsonl").write_bytes((out / "candidates.jsonl").read_bytes().splitlines(keepends=True)[0])
     open_record(ended, settings_of(out)).end(1, "none of its proposals measures faster")
     done = refined(run, "--target-ratio", 0.8, *QUICK, "--out", ended)
-    said = "error: no step was possible, so there is nothing to train in full: none of its proposals measures faster"
-    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, said)
+    said = "error: no step was possible, so there is nothing to train in full: none of its proposals measures faster; the same command"
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].startswith(said)
 
 
 @pytest.mark.slow

@@ -1,4 +1,3 @@
-import math
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -8,6 +7,7 @@ import pytest
 from latency import DeviceInfo, Failed, Measurement, TimingPlan, open_device
 from latency.devices import Model
 from latency.onnx_graph import emit
+from latency.paired import ratio
 from latency.pool import DevicePool
 from nas.measuring import Meter
 from nas.refinement.beside import timed_beside
@@ -47,7 +47,8 @@ def taken(meter: Meter, then: Latency) -> Latency:
 
 def test_seed_and_network_are_timed_on_one_of_several_devices() -> None:
     boards = {"one": Board(), "two": Board(3.0)}
-    seed_ms, half_ms = (m.p50_ms for m in Board().time([emit(SEED), emit(HALF)], Meter(Board()).plan))
+    own, half = Board().time([emit(SEED), emit(HALF)], Meter(Board()).plan)
+    seed_ms, half_ms = own.p50_ms, own.p50_ms * ratio(half, own)[0]
     with closing(DevicePool(list(boards), say=pytest.fail, open_one=boards.__getitem__)) as pool:
         meter = Meter(pool)
         then = Latency(p50_ms=seed_ms, low_ms=seed_ms, high_ms=seed_ms)
@@ -56,14 +57,12 @@ def test_seed_and_network_are_timed_on_one_of_several_devices() -> None:
     assert [board.asked for board in boards.values()] == [[2], [2]]
 
 
-def test_interval_allows_for_the_seeds_own_two() -> None:
+def test_interval_is_that_of_the_ratio_to_the_seed() -> None:
     meter = Meter(Board())
-    seed_now, half = (Latency.of(m) for m in Board().time([emit(SEED), emit(HALF)], meter.plan))
-    then = Latency(p50_ms=seed_now.p50_ms, low_ms=0.96 * seed_now.p50_ms, high_ms=1.04 * seed_now.p50_ms)
-    found = taken(meter, then)
-    below = math.hypot(1 - half.low_ms / half.p50_ms, 0.04, seed_now.high_ms / seed_now.p50_ms - 1)
-    above = math.hypot(half.high_ms / half.p50_ms - 1, 0.04, 1 - seed_now.low_ms / seed_now.p50_ms)
-    assert (found.low_ms / found.p50_ms, found.high_ms / found.p50_ms) == pytest.approx((1 - below, 1 + above))
+    own, half = Board().time([emit(SEED), emit(HALF)], meter.plan)
+    found = taken(meter, Latency(p50_ms=2.0, low_ms=1.0, high_ms=3.0))  # the seed's own says nothing about the two beside each other
+    assert (found.p50_ms, found.low_ms, found.high_ms) == pytest.approx(tuple(2.0 * r for r in ratio(half, own)))
+    assert found.low_ms < found.p50_ms < found.high_ms
 
 
 def test_what_is_wrong_with_the_seeds_timing_is_wrong_with_the_network_beside_it() -> None:
