@@ -92,14 +92,9 @@ def _networks(asked: Sequence[str], conditions: "Conditions") -> "dict[str, Arch
 
 
 def _published(argument: str, conditions: "Conditions") -> "Architecture":
-    from latency.model_inputs import InvalidModel
-    from search_spaces.baselines import baseline
+    from search_spaces.baselines import baseline, published
 
-    name, at, width = argument.partition("@")
-    try:
-        factor = float(width) if at else 1.0
-    except ValueError as error:
-        raise InvalidModel(f"behind {name}@ stands the width multiplier, such as {name}@0.5; got {width!r}") from error
+    name, factor = published(argument)
     return baseline(name, width=factor, input_chw=conditions.input_chw, outputs=conditions.head.outputs)
 
 

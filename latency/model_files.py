@@ -9,7 +9,7 @@ import msgspec
 
 from latency.devices.base import sha256
 from latency.model_inputs import Input, InvalidModel, fix_shapes, inputs_of, require_feedable
-from search_spaces.baselines import BASELINES, baseline
+from search_spaces.baselines import BASELINES, baseline, published
 from search_spaces.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -80,11 +80,7 @@ def _is_published(argument: str) -> bool:
 def _published(argument: str, image_size: int, outputs: int) -> NamedModel:
     from latency.onnx_graph import emit
 
-    name, at, width = argument.partition("@")
-    try:
-        factor = float(width) if at else 1.0
-    except ValueError as error:
-        raise InvalidModel(f"behind {name}@ stands the width multiplier, such as {name}@0.5; got {width!r}") from error
+    name, factor = published(argument)
     arch = baseline(name, width=factor, input_chw=(3, image_size, image_size), outputs=outputs)
     model = emit(arch)
     data = model.SerializeToString(deterministic=True)

@@ -28,8 +28,9 @@ from nas.jobs import open_config_task
 from nas.measuring import Meter
 from nas.samplers import SAMPLERS
 from nas.tasks.task import Task
-from search_spaces import BASELINES, Pick, SearchSpace, open_space
+from search_spaces import Pick, SearchSpace, open_space
 from search_spaces.architecture import Architecture
+from search_spaces.baselines import published
 
 __all__ = ["Bench", "check_floor", "open_bench", "overlaps", "samples", "shared_out"]
 
@@ -77,8 +78,7 @@ def open_bench(config: RunConfig, out: Path, console: Console, *, began: float, 
     if config.sampler not in SAMPLERS:
         raise UnknownName.among("sampler", config.sampler, SAMPLERS)
     for name in config.baselines:
-        if name not in BASELINES:
-            raise UnknownName.among("baseline", name, BASELINES)
+        published(name)
     open_space(config.space)
     with contextlib.ExitStack() as stack:
         open_one = partial(open_device, runtime=config.runtime)

@@ -18,7 +18,7 @@ from nas.store import Candidate, Latency, RunFolder
 from nas.tasks.task import Task
 from nas.trainings import Trainings
 from search_spaces.architecture import Architecture
-from search_spaces.baselines import baseline
+from search_spaces.baselines import baseline, published
 
 __all__ = [
     "FINAL_SEED", "FinalJobs", "baselines_near", "final_plan", "final_plan_within", "finalists", "predicted_baselines", "remeasured",
@@ -62,15 +62,13 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def baselines_near(config: RunConfig, task: Task, meter: Meter, low_ms: float, high_ms: float) -> list[Baseline]:
-    """Each family at the widths whose measured latency lies in [low_ms, high_ms], at most ``baseline_widths`` of them.
+    """Each family at the widths whose measured latency lies in [low_ms, high_ms], at most ``baseline_widths`` of them; and those whose
+    width is given (``NAME@WIDTH``).
 
     Widths are tried upwards until one is too slow. Where fewer than three families have one inside, the nearest others
     are added at their nearest width. Networks that the device cannot run are left out.
     """
-    tried = {}
-    for name in config.baselines:
-        tried[name] = _tried_widths(name, task, lambda arch: _p50_ms(meter, arch), high_ms)
-    return _nearest(tried, low_ms, high_ms, config.baseline_widths)
+    return _chosen(config, task, lambda arch: _p50_ms(meter, arch), low_ms, high_ms)
 
 
 def predicted_baselines(config: RunConfig, task: Task, members: Sequence[Architecture]) -> list[Architecture]:
@@ -78,8 +76,19 @@ def predicted_baselines(config: RunConfig, task: Task, members: Sequence[Archite
     macs = [count(arch).macs for arch in members]
     if not macs:
         return []
-    tried = {name: _tried_widths(name, task, lambda arch: float(count(arch).macs), max(macs)) for name in config.baselines}
-    return [b.arch for b in _nearest(tried, min(macs), max(macs), config.baseline_widths)]
+    return [b.arch for b in _chosen(config, task, lambda arch: float(count(arch).macs), min(macs), max(macs))]
+
+
+def _chosen(config: RunConfig, task: Task, price: Callable[[Architecture], float | None], low: float, high: float) -> list[Baseline]:
+    given = [_at(*published(spec), task) for spec in config.baselines if "@" in spec]
+    able = {b.arch.id: b for b in given if price(b.arch) is not None}
+    tried = {name: _tried_widths(name, task, price, high) for name in config.baselines if "@" not in name}
+    return list({b.arch.id: b for b in (*able.values(), *_nearest(tried, low, high, config.baseline_widths, [*able.values()]))}.values())
+
+
+def _at(name: str, width: float, task: Task) -> Baseline:
+    arch = baseline(name, width=width, input_chw=task.input_chw, outputs=len(task.classes))
+    return Baseline(label=f"{name} x{width:g}", arch=arch, inside=True)
 
 
 def _p50_ms(meter: Meter, arch: Architecture) -> float | None:
@@ -92,26 +101,28 @@ def _tried_widths(name: str, task: Task, price: Callable[[Architecture], float |
     seen: set[str] = set()
     found = []
     for width in WIDTHS:
-        arch = baseline(name, width=width, input_chw=task.input_chw, outputs=len(task.classes))
-        if arch.id in seen:
+        one = msgspec.structs.replace(_at(name, width, task), inside=False)
+        if one.arch.id in seen:
             continue
-        seen.add(arch.id)
-        cost = price(arch)
+        seen.add(one.arch.id)
+        cost = price(one.arch)
         if cost is not None:
-            found.append((cost, Baseline(label=f"{name} x{width:g}", arch=arch, inside=False)))
+            found.append((cost, one))
             if cost > high:
                 break
     return found
 
 
-def _nearest(tried: Mapping[str, list[tuple[float, Baseline]]], low: float, high: float, most: int) -> list[Baseline]:
+def _nearest(
+    tried: Mapping[str, list[tuple[float, Baseline]]], low: float, high: float, most: int, given: Sequence[Baseline]
+) -> list[Baseline]:
     found, others = [], []
     for family in tried.values():
         inside = [b for price, b in family if low <= price <= high]
         found += [msgspec.structs.replace(inside[i], inside=True) for i in pareto.spread(range(len(inside)), most)]
         if family and not inside:
             others.append(min(((max(low / price, price / high), b) for price, b in family), key=lambda o: o[0]))
-    families = len({b.label.split(" x")[0] for b in found})
+    families = len({b.label.split(" x")[0] for b in (*found, *given)})
     return found + [b for _, b in sorted(others, key=lambda o: o[0])[: max(0, FAMILIES - families)]]
 
 

@@ -42,8 +42,9 @@ FLAGS = (
     click.option("--budget", help="Wall time for all of the run, e.g. 10m: numbers that you do not set "
                  "(trials, all epochs, front size, baseline widths) are chosen to fit. What earlier starts of it took counts."),
     click.option("--front-size", type=int, help="Members of the front that are trained in full.  [8]"),
-    click.option("--baseline", "baselines", multiple=True, help="A baseline family; may be given again.  [six of them]"),
-    click.option("--baseline-widths", type=int, help="Widths of each baseline family inside the front's latency range.  [2]"),
+    click.option("--baseline", "baselines", multiple=True, help="A baseline family, or one network of it, NAME@WIDTH; may be given again.  "
+                 "[six of them]"),
+    click.option("--baseline-widths", type=int, help="Widths of each baseline family, inside the front's latency range.  [2]"),
     click.option("--stages", help="What to do, with commas between: search, then refine and/or distill of its front.  [search]"),
     click.option("--refine-ratio", type=float, help="Latency to refine to, as a share of the network's own.  [0.7]"),
     click.option("--refine-ms", type=float, help="The same in milliseconds."),

@@ -1,11 +1,13 @@
 """Published networks as spaces of one member, so that they share the decoder with the spaces that are searched."""
 
+import math
+
 from search_spaces.architecture import Act, Architecture, Head, Shape
-from search_spaces.errors import UnknownName
+from search_spaces.errors import InvalidSpace, UnknownName
 from search_spaces.space import Edge, SearchSpace
 from search_spaces.stage import Stage
 
-__all__ = ["BASELINES", "baseline"]
+__all__ = ["BASELINES", "baseline", "published"]
 
 
 def _row(number: int, op: str, out_ch: int, depth: int, stride: int, kernel: int = 3, *, se: bool = False, act: Act = "relu") -> Stage:
@@ -169,6 +171,28 @@ BASELINES: dict[str, SearchSpace] = {
     "mobilenet_v3_large_minimal": _minimal(_V3_LARGE),
     "mobilenet_v3_small_minimal": _minimal(_V3_SMALL),
 }
+
+
+def published(spec: str) -> tuple[str, float]:
+    """Name and width multiplier of ``NAME[@WIDTH]``; without a width 1.
+
+    Raises:
+        UnknownName: no baseline of that name.
+        InvalidSpace: what stands behind the @ is no positive number.
+
+    >>> published("mobilenet_v2@0.35"), published("mnasnet_a1")
+    (('mobilenet_v2', 0.35), ('mnasnet_a1', 1.0))
+    """
+    name, at, width = spec.partition("@")
+    if name not in BASELINES:
+        raise UnknownName.among("baseline", name, BASELINES)
+    try:
+        factor = float(width) if at else 1.0
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise InvalidSpace(f"behind {name}@ stands the width multiplier, such as {name}@0.5; got {width!r}")
+    return name, factor
 
 
 def baseline(name: str, *, width: float = 1.0, input_chw: Shape = (3, 224, 224), outputs: int = 1000) -> Architecture:

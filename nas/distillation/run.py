@@ -29,7 +29,7 @@ from nas.store import Candidate, Run, RunFolder, load_run, open_run
 from nas.tasks.task import Task
 from nas.train import Epoch, fit
 from nas.weights import load, save
-from search_spaces import BASELINES
+from search_spaces.baselines import BASELINES, published
 
 __all__ = ["Request", "distill", "refuse_unteachable"]
 
@@ -122,15 +122,15 @@ def _named_nets(request: Request, task: Task) -> list[LessonConfig]:
 
 def _students(run: Run, request: Request, task: Task) -> list[Candidate]:
     """The candidates that are named, and published networks, which the run need not have."""
-    published = [m for m in request.models if m.partition("@")[0] in BASELINES]
-    ids = [m for m in request.models if m not in published]
-    students = chosen(run, ids) if ids or not published else []
+    others = [m for m in request.models if m.partition("@")[0] in BASELINES]
+    ids = [m for m in request.models if m not in others]
+    students = chosen(run, ids) if ids or not others else []
     if wrong := [s.name for s in students if s.stage == "distill"]:
         raise InvalidConfig(f"--model {wrong[0]} is distilled already; name its student, {wrong[0].partition('-')[0]}")
-    if published and request.start == "run":
-        raise InvalidConfig(f"--start run wants weights of the run, and {published[0]} is named as a published network: name its id")
-    for name in published:
-        baseline = "{} x{}".format(*name.split("@")) if "@" in name else f"{name} x1"
+    if others and request.start == "run":
+        raise InvalidConfig(f"--start run wants weights of the run, and {others[0]} is named as a published network: name its id")
+    for name in others:
+        baseline = "{} x{:g}".format(*published(name))
         students.append(Candidate(stage="final", status="trained", arch=named_baseline(name, task), seed=0, baseline=baseline))
     return list({s.id: s for s in students}.values())
 

@@ -14,7 +14,7 @@ from nas.store import Run
 from nas.tasks.task import Task
 from nas.weights import InvalidWeights, load, read_state
 from search_spaces.architecture import Architecture
-from search_spaces.baselines import BASELINES, baseline
+from search_spaces.baselines import BASELINES, baseline, published
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ def named_seed(spec: str, task: Task) -> Seed:
 
     Raises:
         UnknownName: no such network.
-        InvalidConfig: the width is no number.
+        InvalidSpace: the width is no positive number.
         InvalidWeights: the file or the download gives no state dict of that network.
     """
     kind, _, rest = spec.partition(":")
@@ -85,13 +85,9 @@ def named_seed(spec: str, task: Task) -> Seed:
         arch, state = _torchvision(name, Path(file) if file else None, task)
         # torchvision's own weights know ImageNet's classes; those of a file with another number of outputs may know the data's
         return _fitted(arch, state, task, spec, knows_classes=arch.head.outputs != IMAGENET_CLASSES)
-    name, at, width = spec.partition("@")
-    if name not in BASELINES:
+    if (name := spec.partition("@")[0]) not in BASELINES:
         raise UnknownName.among("published network (or torchvision:NAME)", name, BASELINES)
-    try:
-        factor = float(width) if at else 1.0
-    except ValueError as error:
-        raise InvalidConfig(f"--seed-model {spec}: the width behind @ must be a number, got {width!r}") from error
+    name, factor = published(spec)
     arch = baseline(name, width=factor, input_chw=task.input_chw, outputs=task.head.outputs)
     return Seed(arch=arch, origin=spec, state=None, is_trained=False)
 

@@ -107,6 +107,21 @@ def test_device_that_runs_no_baseline_leaves_none(task: Task) -> None:
     assert baselines_near(RunConfig(baselines=FAMILIES), task, Meter(open_device("fake:fail=1")), 0.01, 10.0) == []
 
 
+@pytest.mark.parametrize(("low_ms", "high_ms"), [(0.2, 0.6), (50.0, 60.0)])
+def test_baseline_of_a_given_width_is_there_whatever_it_takes(task: Task, low_ms: float, high_ms: float) -> None:
+    families = ("mobilenet_v2@0.35", "mobilenet_v2@1.4", "mnasnet_small")
+    found = baselines_near(RunConfig(baselines=families), task, Meter(open_device("fake")), low_ms, high_ms)
+    assert [b.label for b in found[:2]] == ["mobilenet_v2 x0.35", "mobilenet_v2 x1.4"]
+    assert found[1].arch == baseline("mobilenet_v2", width=1.4, input_chw=task.input_chw, outputs=len(task.classes))
+    assert {b.label.split(" x")[0] for b in found[2:]} == {"mnasnet_small"}
+
+
+def test_network_that_is_given_and_found_by_its_family_is_one(task: Task) -> None:
+    found = baselines_near(RunConfig(baselines=("mnasnet_small", "mnasnet_small@0.5")), task, Meter(open_device("fake")), 0.01, 10.0)
+    assert len({b.arch.id for b in found}) == len(found)
+    assert "mnasnet_small x0.5" in [b.label for b in found]
+
+
 def test_predicted_baselines_measure_nothing_and_lie_near_in_macs(task: Task) -> None:
     members = [baseline("mnasnet_small", width=w, input_chw=(3, 16, 16), outputs=3) for w in (0.1, 0.35)]
     found = predicted_baselines(RunConfig(baselines=("mnasnet_small",)), task, members)

@@ -216,7 +216,7 @@ def test_mistake_in_the_flags_is_one_line(flags: list[object], said: str) -> Non
     ("spec", "said"),
     [
         ("mobilenet_v4", "unknown published network (or torchvision:NAME) 'mobilenet_v4'; did you mean 'mobilenet_v2'?"),
-        ("mobilenet_v2@half", "the width behind @ must be a number, got 'half'"),
+        ("mobilenet_v2@half", "behind mobilenet_v2@ stands the width multiplier, such as mobilenet_v2@0.5; got 'half'"),
         ("torchvision:resnet18", "unknown torchvision network 'resnet18'"),
         ("torchvision:mobilenet_v2:none.pth", "none.pth: there is no such file"),
     ],
