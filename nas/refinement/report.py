@@ -71,7 +71,7 @@ def draw(report: Report, file: Path) -> None:
         axes.axvline(target_ms, color="0.8", zorder=0)
     lines = "the line is the target" if len(report.targets_ms) == 1 else "the lines are the targets"
     axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval of its ratio to the seed; {lines}\n{report.device}")
-    axes.set_ylabel("accuracy in %, ± one standard error of the images, one training each")
+    axes.set_ylabel("accuracy in %, one training each,\n± one standard error of the images")
     axes.grid(visible=True, alpha=0.25)
     axes.legend(fontsize=8)
     figure.tight_layout()
