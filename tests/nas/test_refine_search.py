@@ -8,7 +8,7 @@ from click.testing import Result
 
 from nas.store import Candidate, read_rows
 from tests.nas.small import command, config, kill, saved, wait_until
-from tests.nas.test_refine import refined, refused, started
+from tests.nas.test_refine import refined, refused, refused_once_measured, started
 
 # wide and short, so that the fake device's time is mostly multiply-accumulates
 SPACE = """
@@ -138,7 +138,7 @@ def test_mistake_in_the_flags_is_one_line(run: Path, flags: list[object], said: 
 
 
 def test_target_on_the_way_above_the_seed_is_refused_before_work(run: Path, tmp_path: Path) -> None:
-    said = refused(refined(run, "--target-ms", 0.1, "--target-ms", 100, *FLAGS, *SERIAL, "--out", tmp_path / "out"))
+    said = refused_once_measured(refined(run, "--target-ms", 0.1, "--target-ms", 100, *FLAGS, *SERIAL, "--out", tmp_path / "out"))
     assert said.startswith("--target-ms 100 is no less than what ")
     assert not (tmp_path / "out").exists()
 
