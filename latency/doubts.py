@@ -17,9 +17,8 @@ UNSTABLE = 0.03  # coefficient of variation between processes
 def of(m: "Measurement", *, beside_another: bool = False) -> tuple[str, ...]:
     """All reasons to doubt a measurement, the gravest kind first; ``beside_another``: only those that also spoil its ratio to a model
     that was timed in turns with it, which a device of changing speed does not."""
-    lasting = (_crowded(m), _throttled(m), _too_few(m), _coarse(m))
     of_speed = () if beside_another else (_contended(m), _unsettled(m), _unstable(m), _slowed(m), _drift(m))
-    found = (*lasting[:3], *of_speed, *lasting[3:])
+    found = (_crowded(m), _throttled(m), _too_few(m), *of_speed, _coarse(m))
     return (*(note for note in m.notes if note), *(problem for problem in found if problem))
 
 

@@ -17,8 +17,7 @@ def ratio(measured: Measurement, beside: Measurement) -> tuple[float, float, flo
     """Latency over that of ``beside``, and its 95 % interval.
 
     Round i of a process of the one ran next to round i of the same process of the other, so the device's speed of the moment is in both.
-    The figure is the median over processes of the medians over rounds that both have; the interval resamples both levels. On a computer
-    whose speed jumps by 50 % from one second to the next it is known to 1 or 2 %, where milliseconds are off by 20.
+    The figure is the median over processes of the medians over rounds that both have; the interval resamples both levels.
 
     Args:
         measured: of one call of ``Device.time`` with
