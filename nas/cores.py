@@ -1,12 +1,16 @@
-"""The processor cores that this process may use, and how many workers a run has on them."""
+"""The processor cores that this process may use, how many workers a run has on them, and what makes a process one of them."""
 
+import ctypes
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nas.config import RunConfig
 
-__all__ = ["usable_cores", "workers_of"]
+__all__ = ["become_worker", "usable_cores", "workers_of"]
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES, LARGEST_BYTES = 2**31 - 1, 2**25  # the most that mallopt takes of each
 
 
 def usable_cores() -> tuple[int, ...]:
@@ -19,3 +23,22 @@ def usable_cores() -> tuple[int, ...]:
 def workers_of(config: "RunConfig") -> int:
     """How many trainings a run has at a time, unless a core is kept for measuring: in this process one, else as asked, or one a core."""
     return 1 if config.executor == "serial" else config.workers or len(usable_cores())
+
+
+def become_worker() -> None:
+    """One thread for torch, and freed memory is kept for the next step: a training frees and asks for the same tensors at every step.
+
+    By default glibc gives a large block back to the system when it is freed, and the system clears every page of the next one: 7 to 16 %
+    of a small network's speed (``benchmarks/allocator.md``). Other C libraries are left as they are. Measuring has processes of its own.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        library = ctypes.CDLL(None)
+        set_option = library.mallopt
+        library.gnu_get_libc_version  # noqa: B018  # others have a mallopt with other options
+    except (AttributeError, OSError, TypeError):
+        return
+    set_option(M_MMAP_THRESHOLD, LARGEST_BYTES)
+    set_option(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from nas.cores import become_worker
 from nas.cost import count
 from nas.store import Candidate
 from nas.tasks.task import Task
@@ -36,9 +37,9 @@ def measured_speed(archs: Sequence[Architecture], task: Task, batch: int, clock:
     """
     import torch
 
-    torch.set_num_threads(1)  # as in every worker; two on two cores would look faster than a worker is
-
     from nas.models import build
+
+    become_worker()  # two threads on two cores would look faster than a worker is
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x = torch.randn(batch, *task.input_chw, device=device).contiguous(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ import torch
 
 from latency.console import Console, duration, open_console
 from nas.chosen import chosen
-from nas.cores import workers_of
+from nas.cores import become_worker, workers_of
 from nas.distillation import report
 from nas.distillation.jobs import DistillJobs
 from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
@@ -73,7 +73,7 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
     """
     console, run = console or open_console(), load_run(path)
     recipe = _recipe(run, request)
-    torch.set_num_threads(1)  # as in every worker
+    become_worker()
     task = open_config_task(run.config)
     refuse_other_data(path, task)
     students = _students(run, request, task)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from nas.config import RunConfig
+from nas.cores import become_worker
 from nas.errors import Stopped
 from nas.jobs import Job, JobSource, Outcome, open_config_task, run_job
 from nas.tasks.task import Task
@@ -52,9 +53,7 @@ def run_jobs(source: JobSource, open_worker: Callable[[], Callable[[Job], Outcom
 
 
 def _open_worker(config: RunConfig, cpus: tuple[int, ...], folder: str) -> Callable[[Job], Outcome]:
-    import torch
-
-    torch.set_num_threads(1)
+    become_worker()
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
     os.chdir(folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from nas.cores import become_worker
 from nas.models import Network
 from nas.recipe import Recipe
 from nas.refinement.part import Part, parted
@@ -38,12 +39,10 @@ def measured_tuning(
     network: Network, task: Task, recipe: Recipe, part: Part, clock: Callable[[], float] = time.perf_counter
 ) -> TuningSpeed:
     """The speed of this process on one thread, from some steps of ``network``, which is left as it was."""
-    import torch
-
-    torch.set_num_threads(1)  # as in every worker
-
     from nas.evaluate import predict
     from nas.train import fit
+
+    become_worker()
 
     began = clock()
     scored = min(SCORED, part.held_out)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from latency.console import Console, duration
 from nas.config import RunConfig
-from nas.cores import workers_of
+from nas.cores import become_worker, workers_of
 from nas.forecast import FORWARD, Speed
 from nas.jobs import plan_for
 from nas.sharing.widening import trunk
@@ -64,11 +64,9 @@ def train_run_bank(
 
     ``watch`` hears of each step; what it raises ends the training, which goes on from the step that was saved last.
     """
-    import torch
-
     from nas.supernet import train_bank
 
-    torch.set_num_threads(1)  # as in every worker: two threads on two busy cores are several times slower than one
+    become_worker()  # two threads on two busy cores are several times slower than one
     plan, images, done = plan_for(config), len(task.train), 0
     total = images // min(plan.recipe.batch, images) * plan.recipe.epochs
     with console.progress(total, "steps of the bank") as tick:

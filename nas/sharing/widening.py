@@ -1,4 +1,4 @@
-"""Which networks one step of a bank's training runs: a trunk, and networks that differ from it in more and more stages.
+"""Which networks one step of a bank's training runs: a trunk, and networks that differ from it in up to more and more stages.
 
 Where ops are alternatives with weights of their own, networks drawn evenly pull the layers that they share each another way, and a short
 training may leave all at chance. A trunk gives them a direction. How well scores of such a bank rank has not been measured yet.
@@ -17,7 +17,7 @@ from search_spaces.stage import Pick, split_op
 
 __all__ = ["Widening", "trunk"]
 
-SETTLED, WIDENED = 0.1, 0.7  # of the steps: the trunk alone until the first, networks drawn evenly from the second on
+SETTLED, WIDENED = 0.1, 0.7  # of the steps: the trunk alone until the first, as many stages as there are may differ from the second on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +39,8 @@ class Widening:
             return [self.trunk]
         stages = sorted({_stage(name) for name in self.trunk})
         progress = min(1.0, (share - SETTLED) / (WIDENED - SETTLED))
-        changed = 1 + round((len(stages) - 1) * progress)
-        return [self.trunk, *(self._changed(rng, stages, changed) for _ in range(self.randoms))]
+        most = 1 + round((len(stages) - 1) * progress)
+        return [self.trunk, *(self._changed(rng, stages, int(rng.integers(1, most, endpoint=True))) for _ in range(self.randoms))]
 
     def _changed(self, rng: np.random.Generator, stages: list[str], changed: int) -> dict[str, Pick]:
         """The trunk with the picks of so many stages, drawn evenly, drawn anew."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from latency.console import duration
 from nas.config import RunConfig
-from nas.cores import workers_of
+from nas.cores import become_worker, workers_of
 from nas.distillation.teachers import named_network, open_teacher, resolve
 from nas.forecast import STEPS, Speed, measured_speed
 from nas.losses import LOSSES
@@ -91,7 +91,7 @@ def _distilling_s(config: RunConfig, task: Task, samples: list[Architecture], sp
 
 def _step_s(network: nn.Module, task: Task, *, trains: bool, hw: tuple[int, int] | None = None) -> float:
     """Seconds an image takes in ``network`` on one thread here, forward or forward and backward: the median of a few batches."""
-    torch.set_num_threads(1)  # as in every worker
+    become_worker()
     x = torch.randn(16, task.input_chw[0], *(hw or task.input_chw[1:]))
     times = []
     with torch.set_grad_enabled(trains):
