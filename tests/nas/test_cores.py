@@ -40,14 +40,14 @@ def pages_and_threads(call: str) -> tuple[int, int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_worker_takes_no_new_pages_for_a_step_like_the_one_before() -> None:
     pages, threads = pages_and_threads("become_worker()")
-    assert pages < OF_A_STEP
+    assert pages < OF_A_STEP / 20
     assert threads == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_other_processes_take_new_pages_every_time() -> None:
+def test_other_processes_take_new_pages() -> None:
     pages, threads = pages_and_threads("")
-    assert pages > 10 * OF_A_STEP  # what the worker saves: else the test above shows nothing
+    assert pages > OF_A_STEP / 4  # what the worker saves: else the test above shows nothing
     assert threads == 2
 
 
