@@ -20,7 +20,7 @@ def step():
     held = [torch.empty(2**21).fill_(1) for _ in range(8)]
 
 
-step(), step()
+step(), step(), step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     step()
@@ -40,14 +40,14 @@ def pages_and_threads(call: str) -> tuple[int, int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_worker_takes_no_new_pages_for_a_step_like_the_one_before() -> None:
     pages, threads = pages_and_threads("become_worker()")
-    assert pages < OF_A_STEP / 20
+    assert pages < OF_A_STEP / 4
     assert threads == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_other_processes_take_new_pages() -> None:
     pages, threads = pages_and_threads("")
-    assert pages > OF_A_STEP / 4  # what the worker saves: else the test above shows nothing
+    assert pages > OF_A_STEP / 2  # what the worker saves: else the test above shows nothing
     assert threads == 2
 
 
