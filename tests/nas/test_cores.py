@@ -1,61 +1,60 @@
-"""What makes a process a worker, in processes of their own."""
+"""What makes a process a worker, in processes of their own; glibc's own account of its memory is the truth."""
 
+import ctypes
 import os
 import subprocess
 import sys
 
 import pytest
-
-PAGES = """
-import resource
-from nas.cores import become_worker
 import torch
+
+from nas.cores import become_worker
+
+ACCOUNT = """
+import ctypes
+import torch
+from nas.cores import become_worker
+
+FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+Account = type("Account", (ctypes.Structure,), dict(_fields_=[(name, ctypes.c_size_t) for name in FIELDS]))
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Account
 
 torch.set_num_threads(2)
 {call}
-
-
-def step():
-    # as a training does: eight tensors of 8 MiB at once, then all are freed
-    held = [torch.empty(2**21).fill_(1) for _ in range(8)]
-
-
-step(), step(), step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, torch.get_num_threads())
+before = mallinfo()
+held = torch.empty(30 * 2**18)  # 30 MiB
+mapped = mallinfo().hblkhd - before.hblkhd
+del held
+print(mapped >> 20, (mallinfo().arena - before.arena) >> 20, torch.get_num_threads())
 """
-OF_A_STEP = 8 * 2**23 // 4096
+glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="no glibc, or one before 2.33")
 
 
-def pages_and_threads(call: str) -> tuple[int, int]:
-    tuned = ("MALLOC_", "GLIBC_TUNABLES")  # what a user may have set
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(tuned)}
-    done = subprocess.run([sys.executable, "-c", PAGES.format(call=call)], check=True, capture_output=True, text=True, env=environment)
-    pages, threads = map(int, done.stdout.split())
-    return pages, threads
+def account(call: str) -> tuple[int, ...]:
+    """MiB that a tensor took in pages of its own, MiB kept after it is gone, torch's threads."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    line = [sys.executable, "-c", ACCOUNT.format(call=call)]
+    return tuple(map(int, subprocess.run(line, check=True, capture_output=True, text=True, env=environment).stdout.split()))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_worker_takes_no_new_pages_for_a_step_like_the_one_before() -> None:
-    pages, threads = pages_and_threads("become_worker()")
-    assert pages < OF_A_STEP / 4
+@glibc
+def test_worker_keeps_the_memory_of_a_tensor_for_the_next() -> None:
+    mapped, kept, threads = account("become_worker()")
+    assert mapped == 0
+    assert kept >= 29  # what was free before may have served too
     assert threads == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_other_processes_take_new_pages() -> None:
-    pages, threads = pages_and_threads("")
-    assert pages > OF_A_STEP / 2  # what the worker saves: else the test above shows nothing
+@glibc
+def test_other_processes_give_it_back() -> None:
+    mapped, kept, threads = account("")
+    assert mapped >= 30
+    assert kept == 0
     assert threads == 2
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    from nas import cores
-
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    cores.become_worker()
+    become_worker()
     assert torch.get_num_threads() == 1
