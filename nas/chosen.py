@@ -8,10 +8,11 @@ from nas.store import Candidate, Run
 __all__ = ["chosen"]
 
 
-def chosen(run: Run, ids: Sequence[str]) -> list[Candidate]:
+def chosen(run: Run, ids: Sequence[str], *, with_weights: bool = True) -> list[Candidate]:
     """The trained rows with these ids (or unique beginnings of ids), the fully trained one where there is one; none: the front.
 
-    A distilled row has the id of its student and is asked for by its name, ID-KEY.
+    A distilled row has the id of its student and is asked for by its name, ID-KEY. ``with_weights``: one without weights of its own,
+    which was scored with inherited ones, is refused.
 
     Raises:
         NasError: an id that the run has not, or has not trained; a run without a front.
@@ -33,6 +34,6 @@ def chosen(run: Run, ids: Sequence[str]) -> list[Candidate]:
         if len(hits) > 1:
             raise NasError(f"{wanted} begins {len(hits)} ids; say more of it")
         found += hits
-    if bare := next((r for r in found if not r.weights), None):
+    if with_weights and (bare := next((r for r in found if not r.weights), None)):
         raise NasError(f"{bare.id} has no weights of its own: it was scored with inherited ones, and only the front was trained")
     return found

@@ -15,6 +15,7 @@ NORM = "How a file's network was fed: task, imagenet, cifar10 or half; auto take
 MODEL = "A candidate's id or its beginning, or a published network such as mobilenet_v2@0.35; again for more.  [the front]"
 LOSS = "kd, dkd, dist, nkd or skd (with --teacher), uskd or bdkd (without), or plain, to compare with; may be given again."
 SETTING = "Of the loss: temperature, alpha, beta, ...; weight and task_weight of the two parts; warmup, a fraction of the training."
+START = "Fresh weights, the run's, or what a candidate inherits from the run's bank (--evaluate inherited).  [scratch]"
 KEEP = "Keep the teacher's outputs for further trainings with the same seed.  [keep]"
 
 FLAGS = (
@@ -29,8 +30,8 @@ FLAGS = (
     click.option("--sweep", multiple=True, metavar="NAME=V,V,...", help="Try each value, best on valid; several: every combination."),
     click.option("--seeds", type=int, default=1, show_default=True, help="Train each so many times, for a spread."),
     click.option("--epochs", type=int, help="Epochs of each training.  [the run's final epochs]"),
-    click.option("--lr", type=float, help="Learning rate; take a lower one with --start run.  [the run's]"),
-    click.option("--start", type=click.Choice(["scratch", "run"]), default="scratch", help="Fresh weights, or the run's.  [scratch]"),
+    click.option("--lr", type=float, help="Learning rate; take a lower one with --start run or bank.  [the run's]"),
+    click.option("--start", type=click.Choice(["scratch", "run", "bank"]), default="scratch", help=START),
     click.option("--keep-logits/--no-keep-logits", "keeps_logits", default=True, help=KEEP),
     click.option("--show", "shows", is_flag=True, help="Show what is done so far of all this, and train nothing."),
     click.option("--workers", type=int, help="Trainings at a time.  [the run's]"),

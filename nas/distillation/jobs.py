@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from nas.cost import count
-from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec, lesson_key, sha256_of
-from nas.errors import InvalidConfig
+from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec, lesson_key
+from nas.distillation.starts import Starts
 from nas.jobs import Job, Outcome
 from nas.recipe import Recipe
 from nas.store import Candidate, RunFolder
@@ -18,13 +18,12 @@ class DistillJobs(Trainings):
 
     def __init__(
         self, *, folder: RunFolder, students: Sequence[Candidate], lessons: Sequence[LessonConfig], seeds: Sequence[int], recipe: Recipe,
-        teacher: TeacherSpec | None, cache: str, test: bool, lr: float | None = None, wants_weights: bool = True,
+        teacher: TeacherSpec | None, cache: str, test: bool, starts: Starts, lr: float | None = None, wants_weights: bool = True,
         on_row: Callable[[Candidate, str], None] = lambda row, story: None,
     ) -> None:  # fmt: skip
         """``lr``: the recipe's where it is not the run's. ``wants_weights``: what is done but has lost its weights is trained again."""
-        self.on_row, self._lr = on_row, lr
+        self.on_row, self._lr, self._starts = on_row, lr, starts
         self._root, self._recipe, self._teacher, self._cache, self._test = folder.path.resolve(), recipe, teacher, cache, test
-        self._starts: dict[str, str] = {}
         kept = {r.name: r for r in folder.rows if r.stage == "distill" and r.status == "trained"}
         if wants_weights:
             kept = {name: r for name, r in kept.items() if (folder.path / r.weights).exists()}
@@ -40,30 +39,16 @@ class DistillJobs(Trainings):
         self.on_row(row, outcome.story)
 
     def _draft(self, student: Candidate, lesson: LessonConfig, seed: int) -> Candidate:
-        start = (self._start_of(student),) if lesson.start == "run" else ()
         return Candidate(
             stage="distill", status="failed", arch=student.arch, seed=seed, baseline=student.baseline, cost=count(student.arch),
             score_source="full", epochs=self._recipe.epochs, parent_id=student.id, lesson=lesson, lr=self._lr,
-            key=lesson_key(lesson, self._recipe, seed, *start),
+            key=lesson_key(lesson, self._recipe, seed, *self._starts.key(lesson.start, student)),
         )  # fmt: skip
-
-    def _start_of(self, student: Candidate) -> str:
-        """The hash of the weights that a student begins with.
-
-        Raises:
-            InvalidConfig: they are gone.
-        """
-        if student.id not in self._starts:
-            path = self._root / student.weights
-            if not path.is_file():
-                raise InvalidConfig(f"--start run: the weights of {student.id} are gone ({path}); search again, or --start scratch")
-            self._starts[student.id] = sha256_of(path)
-        return self._starts[student.id]
 
     def _job(self, draft: Candidate, parent: Candidate) -> Job:
         assert draft.lesson is not None, "drafts have a lesson"
         teacher = self._teacher if draft.lesson.teacher else None
-        start = str(self._root / parent.weights) if draft.lesson.start == "run" else ""
+        start = self._starts.path(draft.lesson.start, parent)
         lesson = LessonJob(config=draft.lesson, teacher=teacher, cache=self._cache if teacher else "")
         weights = str(self._root / "models" / f"{draft.name}.safetensors")
         return Job(

@@ -8,12 +8,13 @@ import msgspec
 
 from search_spaces.architecture import Architecture
 
-__all__ = ["PLAIN", "LessonConfig", "LessonJob", "Option", "TeacherSpec", "lesson_key", "sha256_of"]
+__all__ = ["PLAIN", "LessonConfig", "LessonJob", "Option", "Start", "TeacherSpec", "lesson_key", "sha256_of"]
 
 PLAIN = "plain"
 """The name of training without a lesson: what every lesson is held against."""
 
 Option = float | str
+Start = Literal["scratch", "run", "bank"]
 
 
 class LessonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -21,7 +22,7 @@ class LessonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     ``warmup``: the fraction of the training over which the weight grows. ``teacher`` is a name, ``teacher_sha256`` the hash of its
     weights, and ``teacher_fed`` stands for how it is fed (see ``TeacherSpec``); ``online`` names the network that trains beside the
-    student. ``start``: from fresh weights, or the run's own.
+    student. ``start``: from fresh weights, the run's own, or those that it inherits from the run's bank.
     """
 
     loss: str
@@ -33,7 +34,7 @@ class LessonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     teacher_sha256: str = ""
     teacher_fed: str = ""
     online: str = ""
-    start: Literal["scratch", "run"] = "scratch"
+    start: Start = "scratch"
 
 
 class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -3,12 +3,11 @@
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import msgspec
 import torch
 
-from nas.distillation.lesson import PLAIN, LessonConfig, Option, TeacherSpec
+from nas.distillation.lesson import PLAIN, LessonConfig, Option, Start, TeacherSpec
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.losses import LOSSES
 
@@ -62,7 +61,7 @@ def _number_or_text(text: str) -> Option:
 
 def lessons(
     losses: Sequence[str], *, settings: Mapping[str, Option], sweep: Mapping[str, Sequence[Option]], teacher: TeacherSpec | None,
-    online: str = "", start: Literal["scratch", "run"] = "scratch",
+    online: str = "", start: Start = "scratch",
 ) -> list[LessonConfig]:  # fmt: skip
     """Every lesson asked for, in order: each loss with its settings, once for each combination of swept values that it knows.
 
@@ -91,7 +90,7 @@ def lessons(
 
 
 def _lesson(
-    loss: str, given: Mapping[str, Option], teacher: TeacherSpec | None, online: str, start: Literal["scratch", "run"]
+    loss: str, given: Mapping[str, Option], teacher: TeacherSpec | None, online: str, start: Start
 ) -> LessonConfig:
     if loss == PLAIN:
         return LessonConfig(loss=loss, start=start)

@@ -1,7 +1,7 @@
 """What a distillation shows: every lesson beside plain training of the same student with the same seeds, as table, CSV and figure."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from latency.console import Console
 from nas.calibration import Calibration, draw_reliability
 from nas.distillation.figure import draw_gains
-from nas.distillation.lesson import PLAIN, LessonConfig
+from nas.distillation.lesson import PLAIN, LessonConfig, Start
 from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
 
@@ -20,6 +20,7 @@ COLUMNS = (
     "student", "network", "lesson", "loss", "name", "seed", "epochs", "lr", "start", "teacher", "teacher_sha256", "teacher_fed",
     "online_teacher", "valid_score", "test_score", "test_ece", "test_ece_scaled", "test_nll", "test_brier", "train_seconds",
 )  # fmt: skip
+STARTS: Mapping[Start, str] = {"scratch": "", "run": "from the run's weights", "bank": "from the run's bank"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +195,7 @@ def _facts(s: Summary) -> tuple[str, ...]:
     return (
         lesson.teacher or lesson.online, lesson.teacher_sha256 and f"weights {lesson.teacher_sha256[:6]}",
         f"fed as {lesson.teacher_fed or 'task'}" if lesson.teacher else "",
-        "from the run's weights" if lesson.start == "run" else "", f"{row.epochs} epochs", f"lr {row.lr:g}" if row.lr is not None else "",
+        STARTS[lesson.start], f"{row.epochs} epochs", f"lr {row.lr:g}" if row.lr is not None else "",
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from nas.chosen import chosen
 from nas.cores import become_worker, workers_of
 from nas.distillation import report
 from nas.distillation.jobs import DistillJobs
-from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
+from nas.distillation.lesson import LessonConfig, Option, Start, TeacherSpec, lesson_key
 from nas.distillation.lessons import label, lessons
+from nas.distillation.starts import Starts
 from nas.distillation.teachers import Teacher, named_baseline, named_network, open_teacher, resolve
 from nas.distillation.worth import compare_with_students
 from nas.errors import InvalidConfig, Stopped
@@ -52,7 +53,7 @@ class Request:
     seeds: int = 1
     epochs: int | None = None
     lr: float | None = None
-    start: Literal["scratch", "run"] = "scratch"
+    start: Start = "scratch"
     keeps_logits: bool = True
     workers: int | None = None
     executor: Literal["ray", "serial"] | None = None
@@ -86,7 +87,7 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
         teacher = _teacher(run, request, task, recipe, console)
         if teacher:
             compare_with_students(teacher, students, task, console)
-        found = _teach(run, request, folder, students, recipe, teacher, console)
+        found = _teach(run, request, folder, task, students, recipe, teacher, console)
         rows = _tested(found, folder, task, best_only=bool(request.sweep))
     report.write(path, students, rows, console, every=_distilled(load_run(path)))
     return rows
@@ -124,11 +125,12 @@ def _students(run: Run, request: Request, task: Task) -> list[Candidate]:
     """The candidates that are named, and published networks, which the run need not have."""
     others = [m for m in request.models if m.partition("@")[0] in BASELINES]
     ids = [m for m in request.models if m not in others]
-    students = chosen(run, ids) if ids or not others else []
+    students = chosen(run, ids, with_weights=request.start == "run") if ids or not others else []
     if wrong := [s.name for s in students if s.stage == "distill"]:
         raise InvalidConfig(f"--model {wrong[0]} is distilled already; name its student, {wrong[0].partition('-')[0]}")
-    if others and request.start == "run":
-        raise InvalidConfig(f"--start run wants weights of the run, and {others[0]} is named as a published network: name its id")
+    if others and request.start != "scratch":
+        wants = f"--start {request.start} wants weights of the run"
+        raise InvalidConfig(f"{wants}, and {others[0]} is named as a published network: name its id")
     for name in others:
         baseline = "{} x{:g}".format(*published(name))
         students.append(Candidate(stage="final", status="trained", arch=named_baseline(name, task), seed=0, baseline=baseline))
@@ -199,7 +201,7 @@ def _done_before(
 ) -> list[Candidate]:  # fmt: skip
     """The rows that the run has of what is asked for; nothing is trained or written, so another process may be at it."""
     teacher = _teacher(run, request, task, recipe, console)
-    jobs = _jobs(run, request, RunFolder(path=run.path, rows=run.rows), students, recipe, teacher)
+    jobs = _jobs(run, request, RunFolder(path=run.path, rows=run.rows), task, students, recipe, teacher)
     console.say(f"{len(jobs.rows)} of {len(jobs.rows) + len(jobs)} trainings are done")
     if not jobs.rows:
         raise Stopped(f"{run.path} has nothing of this yet; leave out --show to train it")
@@ -207,10 +209,11 @@ def _done_before(
 
 
 def _jobs(
-    run: Run, request: Request, folder: RunFolder, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None
+    run: Run, request: Request, folder: RunFolder, task: Task, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None
 ) -> DistillJobs:
     return DistillJobs(
-        folder=folder, students=students, lessons=_lessons(request, teacher.spec if teacher else None), recipe=recipe,
+        folder=folder, students=students, starts=Starts(folder.path, task), recipe=recipe,
+        lessons=_lessons(request, teacher.spec if teacher else None),
         seeds=[proposal_seed(run.config.seed, FINAL_SEED + i) for i in range(request.seeds)],
         teacher=teacher.spec if teacher else None, cache=str(run.path.resolve() / "teachers") if request.keeps_logits else "",
         test=not request.sweep, lr=None if request.lr == run.config.recipe.lr else request.lr, wants_weights=not request.shows,
@@ -218,13 +221,14 @@ def _jobs(
 
 
 def _teach(
-    run: Run, request: Request, folder: RunFolder, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None, console: Console
-) -> list[Candidate]:
+    run: Run, request: Request, folder: RunFolder, task: Task, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None,
+    console: Console,
+) -> list[Candidate]:  # fmt: skip
     executor = request.executor or run.config.executor
     config = msgspec.structs.replace(run.config, executor=executor)
     wanted = _lessons(request, teacher.spec if teacher else None)
     stories: set[str] = set()
-    jobs = _jobs(run, request, folder, students, recipe, teacher)
+    jobs = _jobs(run, request, folder, task, students, recipe, teacher)
     workers = workers_of(msgspec.structs.replace(config, workers=request.workers or config.workers))
     many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(request.seeds, 'seed')}"
     console.say(

@@ -1,0 +1,68 @@
+"""The weights that a student begins with: the run's own of it, or what it inherits from the run's bank."""
+
+from pathlib import Path
+
+from nas.distillation.lesson import Start, sha256_of
+from nas.errors import InvalidConfig
+from nas.store import BANK_FILE, Candidate
+from nas.tasks.task import Task
+
+__all__ = ["Starts"]
+
+
+class Starts:
+    """Beginnings of the students of the run in ``root``; a file is hashed once."""
+
+    def __init__(self, root: Path, task: Task) -> None:
+        self._root, self._task = root.resolve(), task
+        self._hashes: dict[Path, str] = {}
+
+    def key(self, start: Start, student: Candidate) -> tuple[str, ...]:
+        """What stands for the weights: the hash of the file that they are in; () for fresh ones.
+
+        Raises:
+            InvalidConfig: they are gone, or the run has no bank.
+            InvalidWeights: the bank is damaged, or not trained to its end.
+            InvalidArchitecture: the bank's space has no such network.
+        """
+        if start == "scratch":
+            return ()
+        path = self._weights(student) if start == "run" else self._bank(student)
+        if path not in self._hashes:
+            self._hashes[path] = sha256_of(path)
+        return (self._hashes[path],)
+
+    def path(self, start: Start, student: Candidate) -> str:
+        """The file of a student's weights, made now where they come from the bank; "" for fresh ones."""
+        if start == "scratch":
+            return ""
+        return str(self._weights(student) if start == "run" else self._inherited(student))
+
+    def _weights(self, student: Candidate) -> Path:
+        path = self._root / student.weights
+        if not path.is_file():
+            raise InvalidConfig(f"--start run: the weights of {student.id} are gone ({path}); search again, or --start scratch")
+        return path
+
+    def _bank(self, student: Candidate) -> Path:
+        from nas.sharing.bank import views
+        from nas.sharing.inherited import kept_bank
+
+        path = self._root / BANK_FILE
+        if not path.is_file():
+            which = "runs with --evaluate inherited have one"
+            raise InvalidConfig(f"--start bank: {self._root} has no {BANK_FILE}; {which}, others --start run")
+        views(kept_bank(str(path), "cpu"), student.arch)
+        return path
+
+    def _inherited(self, student: Candidate) -> Path:
+        from nas.sharing.bank import inherit
+        from nas.sharing.inherited import CALIBRATION_IMAGES, calibrate, calibration_images, kept_bank
+        from nas.weights import save
+
+        network = inherit(kept_bank(str(self._bank(student)), "cpu"), student.arch)
+        calibrate(network, calibration_images(self._task, CALIBRATION_IMAGES))
+        path = self._root / "weights" / f"inherited-{student.id}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save(network.state_dict(), path)
+        return path

@@ -1,0 +1,105 @@
+"""``python -m nas.distill --start bank``: students that begin with what they inherit."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from nas.config import RunConfig
+from nas.distill import main
+from nas.models import build
+from nas.recipe import BankPlan
+from nas.sharing.bank import inherit
+from nas.sharing.bank_file import load_bank, save_bank
+from nas.sharing.inherited import kept_bank
+from nas.store import load_run
+from nas.weights import load
+from tests.nas.small import RECIPE, SPACE, command, config, rows, saved
+
+
+def inheriting(folder: Path, **changed: Any) -> RunConfig:  # Any: values of any field
+    return config(folder, SPACE, evaluate="inherited", bank_epochs=1, bank=BankPlan(randoms=1, recipe=RECIPE), **changed)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inheriting")
+    done = command("--config", saved(inheriting(folder), folder), "--out", folder / "run")
+    assert done.exit_code == 0, done.output
+    return folder / "run"
+
+
+@pytest.fixture
+def run(searched: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(searched, tmp_path / "run"))
+
+
+def distilled(run: Path, *arguments: object) -> Result:
+    plain = (run, "--loss", "plain", "--start", "bank", "--lr", "1e-30", *arguments)
+    return CliRunner().invoke(main, [str(a) for a in plain])
+
+
+def student(run: Path) -> str:
+    return str(load_run(run).front["id"].iloc[0])
+
+
+def test_student_begins_with_what_it_inherits(run: Path) -> None:
+    done = distilled(run, "--model", student(run))
+    assert done.exit_code == 0, done.output
+    (row,) = (r for r in rows(run) if r.stage == "distill")
+    assert row.lesson is not None
+    assert row.lesson.start == "bank"
+    inherited = inherit(kept_bank(str(run / "bank.safetensors"), "cpu"), row.arch).state_dict()
+    ours = load(run / row.weights)
+    # a rate of 1e-30 moves nothing but the statistics of BatchNorm
+    assert all(torch.allclose(ours[name], inherited[name], atol=1e-6) for name, _ in build(row.arch, device="meta").named_parameters())
+
+
+def test_candidate_that_was_never_trained_by_itself_can_begin_so(run: Path) -> None:
+    trained = {r.id for r in rows(run) if r.stage == "final"}
+    bare = next(r.id for r in rows(run) if r.status == "trained" and r.id not in trained)
+    assert distilled(run, "--model", bare).exit_code == 0
+
+
+def test_another_bank_is_another_beginning(run: Path) -> None:
+    distilled(run, "--model", student(run))
+    assert "0 trainings to do, 1 done before" in distilled(run, "--model", student(run)).stderr
+    path = run / "bank.safetensors"
+    stamp, notes, groups = load_bank(path)
+    save_bank(path, stamp, notes, {group: {name: t * 1.5 for name, t in bank.items()} for group, bank in groups.items()})
+    assert "1 training to do, 0 done before" in distilled(run, "--model", student(run)).stderr
+
+
+def test_run_without_a_bank_is_an_error(run: Path) -> None:
+    (run / "bank.safetensors").unlink()
+    done = distilled(run, "--model", student(run))
+    assert done.exit_code == 2
+    assert "has no bank.safetensors; runs with --evaluate inherited have one" in done.stderr
+
+
+def test_half_trained_bank_is_an_error(run: Path) -> None:
+    path = run / "bank.safetensors"
+    stamp, notes, groups = load_bank(path)
+    import msgspec
+
+    save_bank(path, stamp, msgspec.structs.replace(notes, step=1), groups)
+    done = distilled(run, "--model", student(run))
+    assert done.exit_code == 2
+    assert f"trained for 1 of {notes.steps} steps" in done.stderr
+
+
+def test_published_network_has_nothing_to_inherit(run: Path) -> None:
+    done = distilled(run, "--model", "mobilenet_v2@0.1")
+    assert done.exit_code == 2
+    assert "--start bank wants weights of the run" in done.stderr
+
+
+def test_network_of_another_space_cannot_inherit(run: Path) -> None:
+    other = next(r for r in rows(run) if r.stage == "final" and r.baseline)
+    done = distilled(run, "--model", other.id)
+    assert done.exit_code == 2
+    assert "it is no member of the bank's space" in done.stderr
+    assert not any(r.stage == "distill" for r in rows(run))
