@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
+from latency import Failed
 from latency.console import duration
 from nas import outputs
 from nas.bench import Bench
@@ -122,7 +123,10 @@ def _baselines(bench: Bench, members: list[Candidate]) -> list[Baseline]:
     kept = outputs.kept_baselines(bench.out, members)
     if kept is not None:
         return kept
-    found = baselines_near(bench.config, bench.task, bench.meter, min(latencies), max(latencies))
+    missing: dict[str, Failed] = {}
+    found = baselines_near(bench.config, bench.task, bench.meter, min(latencies), max(latencies), missing.setdefault)
+    if missing:
+        bench.console.warn(f"the device cannot run {', '.join(missing)}: left out ({next(iter(missing.values()))})")
     for baseline in found:
         if not baseline.inside:
             bench.console.say(f"{baseline.label} is outside the front's latencies, and the nearest of its family")

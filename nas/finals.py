@@ -61,14 +61,25 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inside: bool
 
 
-def baselines_near(config: RunConfig, task: Task, meter: Meter, low_ms: float, high_ms: float) -> list[Baseline]:
+def baselines_near(
+    config: RunConfig, task: Task, meter: Meter, low_ms: float, high_ms: float,
+    on_missing: Callable[[str, Failed], object] = lambda label, why: None,
+) -> list[Baseline]:  # fmt: skip
     """Each family at the widths whose measured latency lies in [low_ms, high_ms], at most ``baseline_widths`` of them; and those whose
     width is given (``NAME@WIDTH``).
 
     Widths are tried upwards until one is too slow. Where fewer than three families have one inside, the nearest others
-    are added at their nearest width. Networks that the device cannot run are left out.
+    are added at their nearest width. Networks that the device cannot run are left out, and ``on_missing`` hears of each, with the reason.
     """
-    return _chosen(config, task, lambda arch: _p50_ms(meter, arch), low_ms, high_ms)
+
+    def p50_ms(b: Baseline) -> float | None:
+        (result,) = meter.time([emit(b.arch)])
+        if isinstance(result, Failed):
+            on_missing(b.label, result)
+            return None
+        return result.measurement.p50_ms
+
+    return _chosen(config, task, p50_ms, low_ms, high_ms)
 
 
 def predicted_baselines(config: RunConfig, task: Task, members: Sequence[Architecture]) -> list[Architecture]:
@@ -76,12 +87,12 @@ def predicted_baselines(config: RunConfig, task: Task, members: Sequence[Archite
     macs = [count(arch).macs for arch in members]
     if not macs:
         return []
-    return [b.arch for b in _chosen(config, task, lambda arch: float(count(arch).macs), min(macs), max(macs))]
+    return [b.arch for b in _chosen(config, task, lambda b: float(count(b.arch).macs), min(macs), max(macs))]
 
 
-def _chosen(config: RunConfig, task: Task, price: Callable[[Architecture], float | None], low: float, high: float) -> list[Baseline]:
+def _chosen(config: RunConfig, task: Task, price: Callable[[Baseline], float | None], low: float, high: float) -> list[Baseline]:
     given = [_at(*published(spec), task) for spec in config.baselines if "@" in spec]
-    able = {b.arch.id: b for b in given if price(b.arch) is not None}
+    able = {b.arch.id: b for b in given if price(b) is not None}
     tried = {name: _tried_widths(name, task, price, high) for name in config.baselines if "@" not in name}
     return list({b.arch.id: b for b in (*able.values(), *_nearest(tried, low, high, config.baseline_widths, [*able.values()]))}.values())
 
@@ -91,12 +102,7 @@ def _at(name: str, width: float, task: Task) -> Baseline:
     return Baseline(label=f"{name} x{width:g}", arch=arch, inside=True)
 
 
-def _p50_ms(meter: Meter, arch: Architecture) -> float | None:
-    (result,) = meter.time([emit(arch)])
-    return None if isinstance(result, Failed) else result.measurement.p50_ms
-
-
-def _tried_widths(name: str, task: Task, price: Callable[[Architecture], float | None], high: float) -> list[tuple[float, Baseline]]:
+def _tried_widths(name: str, task: Task, price: Callable[[Baseline], float | None], high: float) -> list[tuple[float, Baseline]]:
     """(price, network) at rising widths, up to the first whose price is above ``high``; equal networks once, without a price none."""
     seen: set[str] = set()
     found = []
@@ -105,7 +111,7 @@ def _tried_widths(name: str, task: Task, price: Callable[[Architecture], float |
         if one.arch.id in seen:
             continue
         seen.add(one.arch.id)
-        cost = price(one.arch)
+        cost = price(one)
         if cost is not None:
             found.append((cost, one))
             if cost > high:

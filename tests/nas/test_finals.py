@@ -97,14 +97,19 @@ def test_labels_name_family_and_width(task: Task) -> None:
 
 
 def test_baselines_that_the_device_cannot_run_are_left_out(task: Task) -> None:
-    device = open_device("fake:fail=2")
-    found = baselines_near(RunConfig(baselines=FAMILIES), task, Meter(device), 0.01, 10.0)
+    device, missing = open_device("fake:fail=2"), dict[str, Failed]()
+    found = baselines_near(RunConfig(baselines=FAMILIES), task, Meter(device), 0.01, 10.0, missing.setdefault)
     assert found
+    assert missing
+    assert not missing.keys() & {b.label for b in found}
     device.time([emit(b.arch) for b in found], QUICK)  # raises where one of them cannot be run
 
 
 def test_device_that_runs_no_baseline_leaves_none(task: Task) -> None:
-    assert baselines_near(RunConfig(baselines=FAMILIES), task, Meter(open_device("fake:fail=1")), 0.01, 10.0) == []
+    missing: dict[str, Failed] = {}
+    config = RunConfig(baselines=("mobilenet_v2@0.35", "mnasnet_small"))
+    assert baselines_near(config, task, Meter(open_device("fake:fail=1")), 0.01, 10.0, missing.setdefault) == []
+    assert {"mobilenet_v2 x0.35", "mnasnet_small x0.1", "mnasnet_small x1.4"} <= missing.keys()
 
 
 @pytest.mark.parametrize(("low_ms", "high_ms"), [(0.2, 0.6), (50.0, 60.0)])
