@@ -22,10 +22,12 @@ __all__ = ["main"]
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of each.  [the run's --epochs]")
 @click.option("--workers", type=click.IntRange(min=1), help="Trainings at a time.  [one a core]")
 @click.option("--executor", type=click.Choice(["ray", "serial"]), help="Ray Tune, or this process.  [the run's]")
+@click.option("--show", "shows", is_flag=True, help="Show what is done so far of all this, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def main(
-    run: Path, config_file: Path | None, networks: int, epochs: int | None, workers: int | None, executor: str | None, as_json: bool
-) -> None:
+    run: Path, config_file: Path | None, networks: int, epochs: int | None, workers: int | None, executor: str | None, shows: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Rank networks of RUN's space by inherited scores (its bank is trained where it has none), by a training alone with one seed, by one
     with another seed (the ceiling), by parameters and by MACs. An interrupted ranking goes on when the same command is given again.
     """
@@ -34,20 +36,20 @@ def main(
     from latency.console import open_console
     from nas.config import config_from_file
     from nas.sharing.rank_rows import ranked
-    from nas.sharing.ranking import agreement
+    from nas.sharing.ranking import FEWEST, agreement
     from nas.store import write_atomic
 
     console, changed = open_console(), {k: v for k, v in (("workers", workers), ("executor", executor)) if v}
     config = config_from_file(config_file or run / "config.json", {"evaluate": "inherited", **changed})
-    rows = ranked(config, run, networks=networks, epochs=epochs or config.epochs, console=console)
-    truth = [row.alone[0] for row in rows]
-    figures = {
-        "inherited": [row.inherited for row in rows],
-        "trained alone, other seed": [row.alone[1] for row in rows],
-        "params": [float(row.params) for row in rows],
-        "macs": [float(row.macs) for row in rows],
+    rows = ranked(config, run, networks=networks, epochs=epochs or config.epochs, console=console, shows=shows)
+    twice = [row for row in rows if len(row.alone) > 1]
+    figures: dict[str, list[tuple[float, float]]] = {  # (figure, truth) of each network
+        "inherited": [(row.inherited, row.alone[0]) for row in rows],
+        "trained alone, other seed": [(row.alone[1], row.alone[0]) for row in twice],
+        "params": [(row.params, row.alone[0]) for row in rows],
+        "macs": [(row.macs, row.alone[0]) for row in rows],
     }
-    found = {name: agreement(values, truth) for name, values in figures.items()}
+    found = {name: agreement(*zip(*pairs, strict=True)) for name, pairs in figures.items() if len(pairs) >= FEWEST or not shows}
     path = run / f"ranking-{networks}x{epochs or config.epochs}.json"
     write_atomic(path, msgspec.json.format(msgspec.json.encode({"agreement": found, "networks": rows}), indent=1))
     if as_json:
@@ -58,13 +60,20 @@ def main(
 
 
 def _show(console: "Console", found: "dict[str, Agreement]", rows: "list[Ranked]") -> None:
-    ceiling = found["trained alone, other seed"].tau.value
-    cells = [
-        (name, _figure(f.tau), _figure(f.rho), f"{f.tau.value / ceiling:.2f}" if ceiling > 0 else "–") for name, f in found.items()
-    ]  # fmt: skip
+    if not found:
+        console.say("too few networks are trained to rank them")
+        return
+    ceiling = found.get("trained alone, other seed")
+    cells = [(name, str(f.networks), _figure(f.tau), _figure(f.rho), _share(f, ceiling)) for name, f in found.items()]
     seconds = sum(row.inherited_seconds for row in rows) / len(rows)
     title = f"agreement with {len(rows)} networks trained alone, 95 % intervals over networks; an inherited score took {seconds:.2f} s"
-    console.table(title, ("ranked by", "Kendall tau", "Spearman rho", "tau / ceiling"), cells)
+    console.table(title, ("ranked by", "networks", "Kendall tau", "Spearman rho", "tau / ceiling"), cells)
+
+
+def _share(found: "Agreement", ceiling: "Agreement | None") -> str:
+    """Of the ceiling's tau, where that is of the same networks."""
+    comparable = ceiling is not None and ceiling.networks == found.networks and ceiling.tau.value > 0
+    return f"{found.tau.value / ceiling.tau.value:.2f}" if ceiling and comparable else "–"
 
 
 def _figure(found: Any) -> str:  # Any: an Interval

@@ -38,7 +38,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One network and all that it is ranked by; scores are of valid, ``alone`` one for each seed."""
+    """One network and all that it is ranked by; scores are of valid, ``alone`` one for each seed that is done, the first among them."""
 
     id: str
     params: int
@@ -48,19 +48,27 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     alone: tuple[float, ...]
 
 
-def ranked(config: RunConfig, out: Path, *, networks: int, epochs: int, console: Console) -> list[Ranked]:
-    """Draws, trains and scores what is missing in ``out``, and gives all of it.
+def ranked(config: RunConfig, out: Path, *, networks: int, epochs: int, console: Console, shows: bool = False) -> list[Ranked]:
+    """Draws, trains and scores what is missing in ``out``, and gives all of it. ``shows``: trains nothing, and gives the networks that are
+    trained with the first seed; another process may be at it.
 
     Raises:
         RunConflict: ``out`` holds another configuration.
-        Stopped: a training failed.
+        Stopped: a training failed, or there is nothing to show.
     """
     task = open_config_task(config)
     space = open_space(config.space, width=config.width, input_chw=task.input_chw)
     archs = drawn(space, task.head, networks, config.seed)
+    if shows:
+        kept = {(row.id, row.nth): row for row in _read(out / "ranking.jsonl") if row.epochs == epochs}
+        console.say(f"{sum((arch.id, nth) in kept for arch in archs for nth in range(SEEDS))} of {SEEDS * networks} trainings are done")
+        if not (done := [arch for arch in archs if (arch.id, 0) in kept]):
+            raise Stopped(f"{out} has none of these {networks} networks trained for {epochs} epochs; leave out --show to do that")
+        return _scored(out, done, kept, task)
     with open_run(out, config):
         train_run_bank(config, out, space, task, console)
         path = out / "ranking.jsonl"
+        drop_torn_line(path)
         jobs = RankJobs(config, out, archs, epochs, _read(path))
         with console.progress(len(jobs), "trained alone") as tick:
             jobs.on_row = lambda row: tick(f"{row.id} valid {row.score:.3f}")
@@ -133,9 +141,10 @@ def _place(key: str) -> tuple[str, int]:
 
 
 def _read(path: Path) -> list[Trained]:
-    drop_torn_line(path)
+    """The rows, without one that is being written."""
+    whole, _, _ = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
     try:
-        return [msgspec.json.decode(line, type=Trained) for line in path.read_bytes().splitlines()] if path.exists() else []
+        return [msgspec.json.decode(line, type=Trained) for line in whole.splitlines()]
     except msgspec.DecodeError as error:
         raise NasError(f"{path}: not the rows of a ranking ({error}); remove it to train its networks again") from error
 
@@ -154,7 +163,7 @@ def _scored(out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, i
                 macs=cost.macs,
                 inherited=score,
                 inherited_seconds=time.perf_counter() - began,
-                alone=tuple(rows[arch.id, nth].score for nth in range(SEEDS)),
+                alone=tuple(rows[arch.id, nth].score for nth in range(SEEDS) if (arch.id, nth) in rows),
             )
         )
     return found

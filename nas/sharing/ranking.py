@@ -8,7 +8,7 @@ import numpy as np
 
 from nas.errors import NasError
 
-__all__ = ["RESAMPLES", "Agreement", "Interval", "agreement", "spearman", "tau_b"]
+__all__ = ["FEWEST", "RESAMPLES", "Agreement", "Interval", "agreement", "spearman", "tau_b"]
 
 RESAMPLES = 2000
 FEWEST = 3  # networks: two are ranked alike or not

@@ -79,6 +79,30 @@ def test_damaged_rows_are_refused_by_file(run: Path, tmp_path: Path) -> None:
     assert "ranking.jsonl: not the rows of a ranking" in done.stderr
 
 
+def test_half_done_ranking_is_shown_and_nothing_is_trained(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "ranking.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    rows = [msgspec.json.decode(line, type=Trained) for line in whole]
+    first = [line for line, row in zip(whole, rows, strict=True) if row.nth == 0][:4]
+    path.write_bytes(b"".join(first) + whole[-1][:20])  # one is being written
+    before = path.read_bytes()
+    done = rank(tmp_path / "run", "--networks", 4, "--show", "--json")
+    assert done.exit_code == 0, done.output
+    assert "4 of 8 trainings are done" in done.stderr
+    found = json.loads(done.stdout)
+    assert {name: f["networks"] for name, f in found.items()} == {"inherited": 4, "params": 4, "macs": 4}
+    assert path.read_bytes() == before
+
+
+def test_ranking_without_a_row_has_nothing_to_show(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "ranking.jsonl").unlink()
+    done = rank(tmp_path / "run", "--networks", 4, "--show")
+    assert done.exit_code != 0
+    assert "leave out --show" in done.stderr
+
+
 def test_smaller_draw_is_the_beginning_of_a_larger_one(tmp_path: Path) -> None:
     _, space = opened(inheriting(tmp_path))
     few, many = (drawn(space, Head(outputs=3), networks, 0) for networks in (3, 8))
