@@ -9,8 +9,7 @@ import msgspec
 from latency.console import Console
 from nas.config import RunConfig
 from nas.jobs import plan_for
-from nas.recipe import BankPlan
-from nas.sharing.bank_file import load_bank, save_bank
+from nas.sharing.bank_file import Stamp, load_bank, refuse_other, save_bank
 from nas.sharing.run_bank import train_run_bank
 from nas.store import BANK_FILE
 from nas.tasks.task import Task
@@ -73,7 +72,7 @@ def train_bank_until(
     """
     path = out / BANK_FILE
     if path.exists():
-        shorten(path, plan_for(config))  # a kill may have come between the configuration and the file
+        shorten(path, Stamp.of(space, task, plan_for(config), config.seed))  # a kill may have come between the configuration and the file
     low, high = SAVE_S
     save_s = max(low, min(high, (until - clock()) / SAVES))
     while True:
@@ -85,14 +84,21 @@ def train_bank_until(
             config = msgspec.structs.replace(config, bank_epochs=late.epochs)
             on_shorter(config)
             console.say(f"bank     its pace allows {late.epochs} epoch{'s' * (late.epochs > 1)}")
-            shorten(path, plan_for(config))
+            shorten(path, Stamp.of(space, task, plan_for(config), config.seed))
 
 
-def shorten(path: Path, plan: BankPlan) -> None:
-    """Gives a half-trained bank a plan of fewer epochs; one that has no more than the plan's is left as it is."""
+def shorten(path: Path, wanted: Stamp) -> None:
+    """Gives a half-trained bank the fewer epochs of ``wanted``; one that has no more than these is left as it is.
+
+    Raises:
+        RunConflict: it differs in more than its epochs.
+    """
     stamp, notes, groups = load_bank(path)
-    epochs = stamp.plan.recipe.epochs
-    if plan.recipe.epochs >= epochs:
+    epochs, ours = stamp.plan.recipe.epochs, wanted.plan.recipe
+    if ours.epochs >= epochs:
         return
-    steps = notes.steps // epochs * plan.recipe.epochs
-    save_bank(path, msgspec.structs.replace(stamp, plan=plan), msgspec.structs.replace(notes, steps=steps), groups)
+    recipe = msgspec.structs.replace(stamp.plan.recipe, epochs=ours.epochs, warmup_epochs=ours.warmup_epochs)
+    shorter = msgspec.structs.replace(stamp, plan=msgspec.structs.replace(stamp.plan, recipe=recipe))
+    refuse_other(path, shorter, wanted)
+    steps = notes.steps // epochs * ours.epochs
+    save_bank(path, shorter, msgspec.structs.replace(notes, steps=steps), groups)

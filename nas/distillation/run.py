@@ -79,15 +79,18 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
     refuse_other_data(path, task)
     students = _students(run, request, task)
     _named_nets(request, task)
+    starts = Starts(path, task)
+    for student in students:
+        starts.key(request.start, student)  # refuses what is not there before a teacher is trained
     if request.shows:
-        rows = _done_before(run, request, task, students, recipe, console)
+        rows = _done_before(run, request, task, starts, students, recipe, console)
         report.write(path, students, rows, console, every=_distilled(run))
         return rows
     with open_run(path, run.config) as folder:
         teacher = _teacher(run, request, task, recipe, console)
         if teacher:
             compare_with_students(teacher, students, task, console)
-        found = _teach(run, request, folder, task, students, recipe, teacher, console)
+        found = _teach(run, request, folder, starts, students, recipe, teacher, console)
         rows = _tested(found, folder, task, best_only=bool(request.sweep))
     report.write(path, students, rows, console, every=_distilled(load_run(path)))
     return rows
@@ -130,7 +133,7 @@ def _students(run: Run, request: Request, task: Task) -> list[Candidate]:
         raise InvalidConfig(f"--model {wrong[0]} is distilled already; name its student, {wrong[0].partition('-')[0]}")
     if others and request.start != "scratch":
         wants = f"--start {request.start} wants weights of the run"
-        raise InvalidConfig(f"{wants}, and {others[0]} is named as a published network: name its id")
+        raise InvalidConfig(f"{wants}, and {others[0]} is a published network" + (": name its id" if request.start == "run" else ""))
     for name in others:
         baseline = "{} x{:g}".format(*published(name))
         students.append(Candidate(stage="final", status="trained", arch=named_baseline(name, task), seed=0, baseline=baseline))
@@ -197,11 +200,11 @@ def _trained_here(run: Run, name: str, request: Request, task: Task, recipe: Rec
 
 
 def _done_before(
-    run: Run, request: Request, task: Task, students: Sequence[Candidate], recipe: Recipe, console: Console
+    run: Run, request: Request, task: Task, starts: Starts, students: Sequence[Candidate], recipe: Recipe, console: Console
 ) -> list[Candidate]:  # fmt: skip
     """The rows that the run has of what is asked for; nothing is trained or written, so another process may be at it."""
     teacher = _teacher(run, request, task, recipe, console)
-    jobs = _jobs(run, request, RunFolder(path=run.path, rows=run.rows), task, students, recipe, teacher)
+    jobs = _jobs(run, request, RunFolder(path=run.path, rows=run.rows), starts, students, recipe, teacher)
     console.say(f"{len(jobs.rows)} of {len(jobs.rows) + len(jobs)} trainings are done")
     if not jobs.rows:
         raise Stopped(f"{run.path} has nothing of this yet; leave out --show to train it")
@@ -209,10 +212,10 @@ def _done_before(
 
 
 def _jobs(
-    run: Run, request: Request, folder: RunFolder, task: Task, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None
+    run: Run, request: Request, folder: RunFolder, starts: Starts, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None
 ) -> DistillJobs:
     return DistillJobs(
-        folder=folder, students=students, starts=Starts(folder.path, task), recipe=recipe,
+        folder=folder, students=students, starts=starts, recipe=recipe,
         lessons=_lessons(request, teacher.spec if teacher else None),
         seeds=[proposal_seed(run.config.seed, FINAL_SEED + i) for i in range(request.seeds)],
         teacher=teacher.spec if teacher else None, cache=str(run.path.resolve() / "teachers") if request.keeps_logits else "",
@@ -221,14 +224,14 @@ def _jobs(
 
 
 def _teach(
-    run: Run, request: Request, folder: RunFolder, task: Task, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None,
+    run: Run, request: Request, folder: RunFolder, starts: Starts, students: Sequence[Candidate], recipe: Recipe, teacher: Teacher | None,
     console: Console,
 ) -> list[Candidate]:  # fmt: skip
     executor = request.executor or run.config.executor
     config = msgspec.structs.replace(run.config, executor=executor)
     wanted = _lessons(request, teacher.spec if teacher else None)
     stories: set[str] = set()
-    jobs = _jobs(run, request, folder, task, students, recipe, teacher)
+    jobs = _jobs(run, request, folder, starts, students, recipe, teacher)
     workers = workers_of(msgspec.structs.replace(config, workers=request.workers or config.workers))
     many = f"{_many(len(students), 'student')} x {_many(len(wanted), 'lesson')} x {_many(request.seeds, 'seed')}"
     console.say(
@@ -248,6 +251,8 @@ def _teach(
                     console.say(story)
 
             jobs.on_row = told
+            if request.start == "bank":
+                starts.write(jobs.archs)
             EXECUTORS[executor](jobs, config, workers=workers)
     for row in jobs.failed:
         console.warn(f"{row.name} ({label(row.lesson) if row.lesson else ''}) failed: {row.error.strip().splitlines()[-1]}")

@@ -1,11 +1,13 @@
 """The weights that a student begins with: the run's own of it, or what it inherits from the run's bank."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from nas.distillation.lesson import Start, sha256_of
 from nas.errors import InvalidConfig
 from nas.store import BANK_FILE, Candidate
 from nas.tasks.task import Task
+from search_spaces.architecture import Architecture
 
 __all__ = ["Starts"]
 
@@ -33,10 +35,24 @@ class Starts:
         return (self._hashes[path],)
 
     def path(self, start: Start, student: Candidate) -> str:
-        """The file of a student's weights, made now where they come from the bank; "" for fresh ones."""
+        """The file of a student's weights; that of inherited ones is there once ``write`` made it. "" for fresh ones."""
         if start == "scratch":
             return ""
-        return str(self._weights(student) if start == "run" else self._inherited(student))
+        return str(self._weights(student) if start == "run" else self._inherited(student.id))
+
+    def write(self, archs: Iterable[Architecture]) -> None:
+        """Makes the files of weights inherited from the bank, BatchNorm calibrated."""
+        from nas.sharing.bank import inherit
+        from nas.sharing.inherited import CALIBRATION_IMAGES, calibrate, calibration_images, kept_bank
+        from nas.weights import save
+
+        images = calibration_images(self._task, CALIBRATION_IMAGES)
+        for arch in archs:
+            network = inherit(kept_bank(str(self._root / BANK_FILE), "cpu"), arch)
+            calibrate(network, images)
+            path = self._inherited(arch.id)
+            path.parent.mkdir(exist_ok=True)
+            save(network.state_dict(), path)
 
     def _weights(self, student: Candidate) -> Path:
         path = self._root / student.weights
@@ -55,14 +71,5 @@ class Starts:
         views(kept_bank(str(path), "cpu"), student.arch)
         return path
 
-    def _inherited(self, student: Candidate) -> Path:
-        from nas.sharing.bank import inherit
-        from nas.sharing.inherited import CALIBRATION_IMAGES, calibrate, calibration_images, kept_bank
-        from nas.weights import save
-
-        network = inherit(kept_bank(str(self._bank(student)), "cpu"), student.arch)
-        calibrate(network, calibration_images(self._task, CALIBRATION_IMAGES))
-        path = self._root / "weights" / f"inherited-{student.id}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        save(network.state_dict(), path)
-        return path
+    def _inherited(self, name: str) -> Path:
+        return self._root / "weights" / f"inherited-{name}.safetensors"

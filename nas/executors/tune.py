@@ -57,7 +57,7 @@ class Queue(Searcher):
         self._source = source
         self._jobs: dict[str, Job] = {}
         self._again: deque[Job] = deque()
-        self._struck: set[str] = set()
+        self._struck: set[tuple[str, str]] = set()  # a candidate's score and its full training have one key
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its tuner for a restore that is not used, and a source need not be picklable."""
@@ -87,8 +87,8 @@ class Queue(Searcher):
     def lost(self, trial_id: str) -> None:
         """The trial ended without an outcome: its worker died. A score by inheritance takes a second, and is tried once more."""
         job = self._jobs.get(trial_id)
-        if job is not None and job.bank and job.key not in self._struck:
-            self._struck.add(job.key)
+        if job is not None and job.bank and (job.key, job.bank) not in self._struck:
+            self._struck.add((job.key, job.bank))
             self._again.append(self._jobs.pop(trial_id))
         else:
             self._finish(trial_id, None)
@@ -96,10 +96,10 @@ class Queue(Searcher):
     def strike(self, reason: str) -> None:
         """Ray ended all workers: each job at work is tried once more, and fails with ``reason`` the second time."""
         for trial_id, job in list(self._jobs.items()):
-            if job.key in self._struck:
+            if (job.key, job.bank) in self._struck:
                 self._finish(trial_id, Outcome(key=job.key, error=reason))
             else:
-                self._struck.add(job.key)
+                self._struck.add((job.key, job.bank))
                 self._again.append(self._jobs.pop(trial_id))
 
     def save(self, checkpoint_path: str) -> None:

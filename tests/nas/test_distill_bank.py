@@ -80,6 +80,23 @@ def test_run_without_a_bank_is_an_error(run: Path) -> None:
     assert "has no bank.safetensors; runs with --evaluate inherited have one" in done.stderr
 
 
+def test_missing_bank_is_said_before_a_teacher_is_trained(run: Path) -> None:
+    (run / "bank.safetensors").unlink()
+    arguments = (run, "--loss", "kd", "--teacher", "train:resnet20", "--start", "bank", "--model", student(run))
+    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert done.exit_code == 2
+    assert "has no bank.safetensors" in done.stderr
+    assert not (run / "teachers").exists()
+
+
+def test_showing_writes_nothing(run: Path) -> None:
+    distilled(run, "--model", student(run))
+    shutil.rmtree(run / "weights")
+    done = distilled(run, "--model", student(run), "--loss", "uskd", "--show")
+    assert "1 of 2 trainings are done" in done.stderr
+    assert not (run / "weights").exists()
+
+
 def test_half_trained_bank_is_an_error(run: Path) -> None:
     path = run / "bank.safetensors"
     stamp, notes, groups = load_bank(path)
@@ -95,6 +112,7 @@ def test_published_network_has_nothing_to_inherit(run: Path) -> None:
     done = distilled(run, "--model", "mobilenet_v2@0.1")
     assert done.exit_code == 2
     assert "--start bank wants weights of the run" in done.stderr
+    assert "name its id" not in done.stderr  # the bank has nothing for it either
 
 
 def test_network_of_another_space_cannot_inherit(run: Path) -> None:

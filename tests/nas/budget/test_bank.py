@@ -13,6 +13,7 @@ import torch
 from latency.console import open_console
 from nas.budget.bank import shorten, train_bank_until
 from nas.config import RunConfig
+from nas.errors import RunConflict
 from nas.jobs import plan_for
 from nas.sharing.bank_file import load_bank
 from nas.sharing.run_bank import train_run_bank
@@ -104,5 +105,20 @@ def test_kill_between_the_configuration_and_the_file_is_made_good(tmp_path: Path
 def test_bank_of_no_more_epochs_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = trained(tmp_path, epochs=2, until=1000.0, monkeypatch=monkeypatch)
     before = (tmp_path / BANK_FILE).read_bytes()
-    shorten(tmp_path / BANK_FILE, plan_for(msgspec.structs.replace(done, bank_epochs=5)))
+    stamp, _, _ = load_bank(tmp_path / BANK_FILE)
+    longer = plan_for(msgspec.structs.replace(done, bank_epochs=5))
+    shorten(tmp_path / BANK_FILE, msgspec.structs.replace(stamp, plan=longer))
+    assert (tmp_path / BANK_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["teacher", "lr", "data"])
+def test_bank_made_for_something_else_is_not_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    trained(tmp_path, epochs=4, until=1000.0, monkeypatch=monkeypatch)
+    before = (tmp_path / BANK_FILE).read_bytes()
+    stamp, _, _ = load_bank(tmp_path / BANK_FILE)
+    recipe = msgspec.structs.replace(stamp.plan.recipe, epochs=2, **({"lr": 0.7} if what == "lr" else {}))
+    plan = msgspec.structs.replace(stamp.plan, recipe=recipe, **({"teacher": "average"} if what == "teacher" else {}))
+    other = msgspec.structs.replace(stamp, plan=plan, **({"data": "npz:other.npz"} if what == "data" else {}))
+    with pytest.raises(RunConflict, match="is a bank"):
+        shorten(tmp_path / BANK_FILE, other)
     assert (tmp_path / BANK_FILE).read_bytes() == before
