@@ -30,6 +30,8 @@ def main(
 ) -> None:  # fmt: skip
     """Rank networks of RUN's space by inherited scores (its bank is trained where it has none), by a training alone with one seed, by one
     with another seed (the ceiling), by parameters and by MACs. An interrupted ranking goes on when the same command is given again.
+
+    RUN may be a search of either kind, or a new folder for --config; its own settings stay as they are.
     """
     import msgspec
 
@@ -40,8 +42,11 @@ def main(
     from nas.store import write_atomic
 
     console, changed = open_console(), {k: v for k, v in (("workers", workers), ("executor", executor)) if v}
-    config = config_from_file(config_file or run / "config.json", {"evaluate": "inherited", **changed})
-    rows = ranked(config, run, networks=networks, epochs=epochs or config.epochs, console=console, shows=shows)
+    there = run / "config.json"
+    evaluate = config_from_file(there, {}).evaluate if there.exists() else "inherited"
+    own = config_from_file(config_file or there, {"evaluate": evaluate})
+    config = msgspec.structs.replace(own, evaluate="inherited", **changed)
+    rows = ranked(config, run, networks=networks, epochs=epochs or config.epochs, console=console, shows=shows, kept=own)
     twice = [row for row in rows if len(row.alone) > 1]
     figures: dict[str, list[tuple[float, float]]] = {  # (figure, truth) of each network
         "inherited": [(row.inherited, row.alone[0]) for row in rows],
@@ -50,12 +55,14 @@ def main(
         "macs": [(row.macs, row.alone[0]) for row in rows],
     }
     found = {name: agreement(*zip(*pairs, strict=True)) for name, pairs in figures.items() if len(pairs) >= FEWEST or not shows}
-    path = run / f"ranking-{networks}x{epochs or config.epochs}.json"
-    write_atomic(path, msgspec.json.format(msgspec.json.encode({"agreement": found, "networks": rows}), indent=1))
     if as_json:
         console.result(msgspec.json.encode(found).decode())
     else:
         _show(console, found, rows)
+    if shows:
+        return
+    path = run / f"ranking-{networks}x{epochs or config.epochs}.json"
+    write_atomic(path, msgspec.json.format(msgspec.json.encode({"agreement": found, "networks": rows}), indent=1))
     console.say(f"wrote {path}")
 
 

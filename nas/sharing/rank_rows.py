@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 
 from latency.console import Console
+from latency.onnx_graph import InvalidWeights
 from nas.config import RunConfig
-from nas.cores import workers_of
+from nas.cores import become_worker, workers_of
 from nas.cost import count
 from nas.errors import NasError, Stopped
 from nas.executors import EXECUTORS
@@ -48,24 +49,29 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     alone: tuple[float, ...]
 
 
-def ranked(config: RunConfig, out: Path, *, networks: int, epochs: int, console: Console, shows: bool = False) -> list[Ranked]:
+def ranked(
+    config: RunConfig, out: Path, *, networks: int, epochs: int, console: Console, shows: bool = False, kept: RunConfig | None = None,
+) -> list[Ranked]:  # fmt: skip
     """Draws, trains and scores what is missing in ``out``, and gives all of it. ``shows``: trains nothing, and gives the networks that are
-    trained with the first seed; another process may be at it.
+    trained with the first seed; another process may be at it. ``kept``: the configuration that ``out`` has or gets, where that is not
+    ``config``.
 
     Raises:
         RunConflict: ``out`` holds another configuration.
+        InvalidWeights: the bank is not trained yet, and nothing is to be trained.
         Stopped: a training failed, or there is nothing to show.
     """
     task = open_config_task(config)
     space = open_space(config.space, width=config.width, input_chw=task.input_chw)
     archs = drawn(space, task.head, networks, config.seed)
     if shows:
-        kept = {(row.id, row.nth): row for row in _read(out / "ranking.jsonl") if row.epochs == epochs}
-        console.say(f"{sum((arch.id, nth) in kept for arch in archs for nth in range(SEEDS))} of {SEEDS * networks} trainings are done")
-        if not (done := [arch for arch in archs if (arch.id, 0) in kept]):
+        become_worker()
+        there = {(row.id, row.nth): row for row in _read(out / "ranking.jsonl") if row.epochs == epochs}
+        console.say(f"{sum((arch.id, nth) in there for arch in archs for nth in range(SEEDS))} of {SEEDS * networks} trainings are done")
+        if not (done := [arch for arch in archs if (arch.id, 0) in there]):
             raise Stopped(f"{out} has none of these {networks} networks trained for {epochs} epochs; leave out --show to do that")
-        return _scored(out, done, kept, task)
-    with open_run(out, config):
+        return _scored(out, done, there, task)
+    with open_run(out, kept or config):
         train_run_bank(config, out, space, task, console)
         path = out / "ranking.jsonl"
         drop_torn_line(path)
@@ -150,9 +156,14 @@ def _read(path: Path) -> list[Trained]:
 
 
 def _scored(out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], task: Task) -> list[Ranked]:
+    import torch
+
     from nas.sharing.inherited import inherited_score, kept_bank
 
-    bank, found = kept_bank(str(out.resolve() / BANK_FILE), "cpu"), []
+    path, found = out.resolve() / BANK_FILE, []
+    if not path.exists():
+        raise InvalidWeights(f"{out} has no {BANK_FILE}, only the networks trained alone; leave out --show to train it")
+    bank = kept_bank(str(path), "cuda" if torch.cuda.is_available() else "cpu")
     for arch in archs:
         began, cost = time.perf_counter(), count(arch)
         score = inherited_score(bank, arch, task)

@@ -13,6 +13,7 @@ from nas.jobs import DONE, Job, Outcome
 from nas.rank import main
 from nas.sharing.rank_rows import RankJobs, Trained, drawn
 from nas.sharing.ranking import agreement
+from nas.store import load_run
 from search_spaces import Head
 from tests.nas.small import TWO_NETWORKS, opened, saved
 from tests.nas.test_search_inherited import inheriting
@@ -93,6 +94,24 @@ def test_half_done_ranking_is_shown_and_nothing_is_trained(run: Path, tmp_path: 
     found = json.loads(done.stdout)
     assert {name: f["networks"] for name, f in found.items()} == {"inherited": 4, "params": 4, "macs": 4}
     assert path.read_bytes() == before
+
+
+def test_bank_that_is_gone_is_named(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "bank.safetensors").unlink()
+    done = rank(tmp_path / "run", "--networks", 4, "--show")
+    assert done.exit_code == 2
+    assert "has no bank.safetensors, only the networks trained alone" in done.stderr
+
+
+def test_search_by_trainings_is_ranked_too_and_keeps_its_settings(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    assert load_run(tmp_path / "run").config.evaluate == "alone"
+    done = rank(tmp_path / "run", "--networks", 3, "--workers", 1, "--executor", "serial")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "ranking.jsonl").read_bytes().count(b"\n") == 6
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
 def test_ranking_without_a_row_has_nothing_to_show(run: Path, tmp_path: Path) -> None:
