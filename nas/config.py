@@ -166,10 +166,22 @@ def _table_of(path: Path) -> dict[str, Any]:  # Any: values of any field
 
 def config_from_table(table: Mapping[str, Any], *, where: str = "flags") -> RunConfig:
     """The configuration of a mapping from field to value; ``where`` is named in errors."""
+    bank = table.get("bank")
+    table = {**table, **({"recipe": _with_epochs(table["recipe"])} if "recipe" in table else {})}
+    if isinstance(bank, dict) and "recipe" in bank:
+        table["bank"] = {**bank, "recipe": _with_epochs(bank["recipe"])}
     try:
         return msgspec.convert(table, RunConfig)
     except msgspec.ValidationError as error:
         raise InvalidConfig(f"{where}: {_with_hint(str(error))}") from error
+
+
+def _with_epochs(recipe: Any) -> Any:  # Any: what a file says
+    """A recipe that says no epochs, since others replace them, has as many as its warm-up wants."""
+    warmup = recipe.get("warmup_epochs") if isinstance(recipe, dict) else None
+    if not isinstance(warmup, int | float) or not 0 <= warmup < math.inf or "epochs" in recipe:
+        return recipe
+    return {**recipe, "epochs": max(Recipe().epochs, math.floor(warmup) + 1)}
 
 
 def _with_hint(message: str) -> str:

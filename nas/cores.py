@@ -28,8 +28,9 @@ def workers_of(config: "RunConfig") -> int:
 def become_worker() -> None:
     """One thread for torch, and freed memory is kept for the next step: a training frees and asks for the same tensors at every step.
 
-    By default glibc gives a large block back to the system when it is freed, and the system clears every page of the next one: 7 to 16 %
-    of a small network's speed (``benchmarks/allocator.md``). Other C libraries are left as they are. Measuring has processes of its own.
+    By default glibc gives a large block back to the system when it is freed, and the system clears every page of the next one: 7 and
+    16 % of the median speed of two small networks, whose processes differ by more (``benchmarks/allocator.md``). Other C libraries are left
+    as they are. What measures latencies has processes of its own, unless the device is ``local:python``.
     """
     import torch
 

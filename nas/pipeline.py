@@ -24,7 +24,7 @@ from nas.jobs import Done, Stages
 from nas.proposals import Proposals
 from nas.rounds import SearchRounds
 from nas.sharing.run_bank import scored
-from nas.store import Candidate, RunFolder, check_out, open_run, write_atomic
+from nas.store import BANK_FILE, Candidate, RunFolder, check_out, open_run, write_atomic
 
 __all__ = ["search"]
 
@@ -83,7 +83,10 @@ def _priced(bench: Bench) -> Pricing:
 def _run(bench: Bench, folder: RunFolder, pricing: Pricing) -> tuple[Bench, list[Candidate], list[Candidate]]:
     """Searches, then trains the front and its baselines in full; gives the search's rows and the finals'."""
     announce(bench, folder, pricing.speed)
-    if bench.config.evaluate == "inherited" and scored(folder.rows) < bench.config.trials:
+    if bench.config.evaluate == "inherited" and not bench.is_searched and (done := scored(folder.rows)) < bench.config.trials:
+        if done and not (bench.out / BANK_FILE).exists():
+            why = f"{done} candidates have scores by it, and another would score otherwise"
+            raise Stopped(f"{bench.out / BANK_FILE} is gone: {why}; put it back, or name another --out")
         bench = bank_in_time(bench)
     bench = replanned(bench, pricing)
     with contextlib.ExitStack() as lines:

@@ -234,8 +234,9 @@ class BankTraining:
             return
         rate, recipe = learning_rate(self.recipe, max(self.step - 1, 0), self.steps), self.recipe
         raise Diverged(
-            f"the bank diverged at step {self.step} of {self.steps} (lr {rate:.3g}): {what}; begin again with a lower lr of its recipe "
-            f"({recipe.lr:g}), longer warmup_epochs ({recipe.warmup_epochs:g}) or another clip_norm ({recipe.clip_norm:g})"
+            f"the bank diverged at step {self.step} of {self.steps} (lr {rate:.3g}): {what}; begin again in another folder with a "
+            f"lower lr of its recipe ({recipe.lr:g}), longer warmup_epochs ({recipe.warmup_epochs:g}) or another clip_norm "
+            f"({recipe.clip_norm:g})"
         )
 
 

@@ -49,8 +49,9 @@ class Widening:
 
 
 def trunk(space: SearchSpace) -> dict[str, Pick]:
-    """A network that uses all channels between blocks, and learns fast: of the op that can expand most the entry that expands least, the
-    middle depth, the greatest widths and kernels, and the identity as skip where there is one."""
+    """A network that uses all channels between blocks, and learns fast: the middle depth, the greatest widths and kernels, and the identity
+    as skip where there is one. Where ops are alternatives: of the op that can expand most the entry that expands least; a choice of
+    expansion by itself is at its greatest."""
     _, largest = space.corners()
     found = dict(largest)
     for name, menu in space.choices().items():

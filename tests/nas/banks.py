@@ -20,9 +20,11 @@ class Halted(Exception):
     """What a test raises to stop a training."""
 
 
-def plan(*, randoms: int = 1, teacher: str = "largest", **recipe: Any) -> BankPlan:  # Any: values of a recipe's fields
+def plan(
+    *, randoms: int = 1, teacher: str = "largest", sampling: str = "sandwich", **recipe: Any,  # Any: values of a recipe's fields
+) -> BankPlan:  # fmt: skip
     changed = msgspec.structs.replace(RECIPE, **recipe)
-    return BankPlan(randoms=randoms, teacher=teacher, recipe=changed)  # type: ignore[arg-type]  # the tests' own literals
+    return BankPlan(randoms=randoms, teacher=teacher, sampling=sampling, recipe=changed)  # type: ignore[arg-type]  # the tests' own literals
 
 
 def inputs(folder: Path, text: str = SPACE, train: int = 100) -> tuple[SearchSpace, Task]:

@@ -7,6 +7,7 @@ import pytest
 
 from nas.config import DEFAULT_W, RESUMABLE, RunConfig, config_from_file, config_from_table, fields_of_file, parse_duration_s
 from nas.errors import InvalidConfig
+from nas.jobs import plan_for
 from nas.search import FLAGS, main
 from nas.tasks import DATASETS
 from search_spaces import SPACES
@@ -46,6 +47,16 @@ def test_toml_may_say_budget_in_words(tmp_path: Path) -> None:
 
 def test_toml_may_hold_a_recipe(tmp_path: Path) -> None:
     assert config_from_file(written(tmp_path, "[recipe]\nlr = 0.02"), {}).recipe.lr == 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "warmup"), [("[bank.recipe]\nwarmup_epochs = 4", 4), ("bank_epochs = 9\n[bank.recipe]\nwarmup_epochs = 4.5", 4.5)]
+)
+def test_warm_up_is_not_held_against_epochs_that_nobody_set(tmp_path: Path, text: str, warmup: float) -> None:
+    (tmp_path / "run.toml").write_text(text)
+    found = config_from_file(tmp_path / "run.toml", {})
+    assert plan_for(found).recipe.warmup_epochs == warmup
+    assert plan_for(found).recipe.epochs == found.bank_epochs
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_other_processes_give_it_back() -> None:
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    class Other:  # has a mallopt, and is not glibc
+        called = False
+
+        def mallopt(self, option: int, value: int) -> int:
+            Other.called = True
+            return 1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Other())
     become_worker()
+    assert not Other.called
     assert torch.get_num_threads() == 1

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -108,9 +109,13 @@ def test_bank_of_a_single_network_trains_as_a_hand_written_loop_does(tmp_path: P
     assert all(torch.equal(groups_there["average"][name], groups_there["live"][name]) for name in names.values())
 
 
-@pytest.mark.parametrize("teacher", ["labels", "largest", "average"])
-def test_networks_of_a_step_at_once_give_the_same_bank(given: tuple[SearchSpace, Task], tmp_path: Path, teacher: str) -> None:
-    wanted = plan(randoms=3, teacher=teacher)
+@pytest.mark.parametrize(
+    ("teacher", "sampling"), [("labels", "widening"), ("labels", "sandwich"), ("largest", "sandwich"), ("average", "sandwich")]
+)
+def test_networks_of_a_step_at_once_give_the_same_bank(
+    given: tuple[SearchSpace, Task], tmp_path: Path, teacher: str, sampling: str
+) -> None:
+    wanted = plan(randoms=3, teacher=teacher, sampling=sampling)
     for workers in (1, 3):
         train_bank(*given, wanted, seed=0, path=tmp_path / f"{workers}", device="cpu", workers=workers)
     assert_same_bank(tmp_path / "1", tmp_path / "3")
@@ -178,13 +183,19 @@ def test_teachers_differ_in_what_the_smaller_networks_learn(given: tuple[SearchS
     assert not any(torch.equal(one, two) for one, two in ((weights[0], weights[1]), (weights[0], weights[2]), (weights[1], weights[2])))
 
 
-@pytest.mark.parametrize("until", [1, 4, 5, 9])
-def test_training_in_parts_equals_training_in_one_go(given: tuple[SearchSpace, Task], tmp_path: Path, until: int) -> None:
+@pytest.mark.parametrize(
+    ("until", "changed"),
+    [(1, {}), (4, {}), (5, {}), (9, {}), (4, {"optimizer": "adamw", "lr": 0.01}), *((n, {"sampling": "widening"}) for n in (1, 6))],
+)
+def test_training_in_parts_equals_training_in_one_go(
+    given: tuple[SearchSpace, Task], tmp_path: Path, until: int, changed: dict[str, Any]
+) -> None:
     """Of ten steps, five an epoch: halted inside an epoch, at its end, and before the last step."""
     space, task = given
-    whole = trained(space, task, tmp_path / "whole", plan(dropout=0.2))
-    assert trained(space, task, tmp_path / "parts", plan(dropout=0.2), until=until) is None
-    rest = trained(space, task, tmp_path / "parts", plan(dropout=0.2))
+    wanted = plan(dropout=0.2, **changed)
+    whole = trained(space, task, tmp_path / "whole", wanted)
+    assert trained(space, task, tmp_path / "parts", wanted, until=until) is None
+    rest = trained(space, task, tmp_path / "parts", wanted)
     assert whole is not None
     assert rest is not None
     assert (rest.began_at, rest.steps, rest.losses) == (until, 10, whole.losses)
@@ -285,7 +296,7 @@ def test_file_that_is_no_bank_is_refused(given: tuple[SearchSpace, Task], tmp_pa
 
 def test_bank_that_diverges_stops_with_advice_and_is_not_saved_broken(given: tuple[SearchSpace, Task], tmp_path: Path) -> None:
     hot = plan(lr=1e30, clip_norm=0.0, warmup_epochs=0.0)
-    with pytest.raises(Diverged, match=r"the bank diverged at step \d+ of 10 .*begin again with a lower lr of its recipe \(1e\+30\)"):
+    with pytest.raises(Diverged, match=r"the bank diverged at step \d+ of 10 .*begin again in another folder with a lower lr of its recipe \(1e\+30\)"):
         trained(*given, tmp_path / "bank", hot)
     if (tmp_path / "bank").exists():
         assert all(t.isfinite().all() for t in contents(tmp_path / "bank").values())

@@ -52,6 +52,20 @@ def test_every_op_of_every_stage_has_its_turn(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
+def test_every_op_of_every_place_is_trained(name: str) -> None:
+    """Those that an expansion of 1 makes among them, and those in blocks that the smallest network has not."""
+    sandwich, usage = Sandwich.of(open_space(name, input_chw=(3, 32, 32)), 2), dict[str, dict[str, int]]()
+    seen: dict[str, set[str]] = {}
+    for step in range(40):
+        picked = sandwich.picks(usage, np.random.default_rng(step))
+        usage = counted(usage, picked)
+        for picks in picked:
+            for block in sandwich.space.decode(picks, HEAD).blocks:
+                seen.setdefault(block.name, set()).add(block.op)
+    assert seen == {place: {block.op for block in menu} for place, menu in sandwich.space.block_menus().items()}
+
+
+@pytest.mark.parametrize("name", SPACES)
 def test_largest_costs_more_than_what_is_drawn(name: str) -> None:
     space = open_space(name, width=0.35, input_chw=(3, 32, 32))
     sandwich, rng = Sandwich.of(space, 0), np.random.default_rng(0)
