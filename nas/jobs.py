@@ -226,4 +226,4 @@ def _inherited(job: Job, task: Task) -> Outcome:
     from nas.sharing.inherited import inherited_score, kept_bank
 
     bank = kept_bank(job.bank, "cuda" if torch.cuda.is_available() else "cpu")
-    return Outcome(key=job.key, score=inherited_score(bank, job.arch, task))
+    return Outcome(key=job.key, score=inherited_score(bank, job.arch, task, job.recipe))

@@ -16,6 +16,7 @@ from nas.cost import count
 from nas.errors import NasError, Stopped
 from nas.executors import EXECUTORS
 from nas.jobs import Done, Job, JobQueue, Outcome, open_config_task, recipe_for
+from nas.recipe import Recipe
 from nas.samplers import proposal_seed
 from nas.sharing.run_bank import train_run_bank
 from nas.store import BANK_FILE, drop_torn_line, open_run
@@ -70,7 +71,7 @@ def ranked(
         console.say(f"{sum((arch.id, nth) in there for arch in archs for nth in range(SEEDS))} of {SEEDS * networks} trainings are done")
         if not (done := [arch for arch in archs if (arch.id, 0) in there]):
             raise Stopped(f"{out} has none of these {networks} networks trained for {epochs} epochs; leave out --show to do that")
-        return _scored(out, done, there, task)
+        return _scored(out, done, there, task, config.recipe)
     with open_run(out, kept or config):
         train_run_bank(config, out, space, task, console)
         path = out / "ranking.jsonl"
@@ -80,7 +81,7 @@ def ranked(
             jobs.on_row = lambda row: tick(f"{row.id} valid {row.score:.3f}")
             if len(jobs):
                 EXECUTORS[config.executor](jobs, config, workers=workers_of(config))
-        return _scored(out, archs, jobs.rows, task)
+        return _scored(out, archs, jobs.rows, task, config.recipe)
 
 
 def drawn(space: SearchSpace, head: Head, networks: int, seed: int) -> list[Architecture]:
@@ -155,7 +156,9 @@ def _read(path: Path) -> list[Trained]:
         raise NasError(f"{path}: not the rows of a ranking ({error}); remove it to train its networks again") from error
 
 
-def _scored(out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], task: Task) -> list[Ranked]:
+def _scored(
+    out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], task: Task, recipe: Recipe
+) -> list[Ranked]:
     import torch
 
     from nas.sharing.inherited import inherited_score, kept_bank
@@ -166,7 +169,7 @@ def _scored(out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, i
     bank = kept_bank(str(path), "cuda" if torch.cuda.is_available() else "cpu")
     for arch in archs:
         began, cost = time.perf_counter(), count(arch)
-        score = inherited_score(bank, arch, task)
+        score = inherited_score(bank, arch, task, recipe)
         found.append(
             Ranked(
                 id=arch.id,

@@ -1,6 +1,7 @@
 """Scores by inheritance: recalibration against statistics taken layer by layer, and what must stay fixed."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 from torch import nn
 
 from nas.evaluate import evaluate
+from nas.recipe import Recipe
 from nas.sharing.bank import inherit, new_bank
 from nas.sharing.inherited import VALID_IMAGES, calibrate, calibration_images, inherited_score, kept_bank
+from nas.supernet import train_bank
 from nas.tasks import Task, open_task
 from nas.tasks.dataset import Images
 from nas.weights import InvalidWeights
@@ -133,3 +136,28 @@ def test_any_network_can_be_calibrated(name: str) -> None:
     calibrate(module, x)
     with torch.no_grad():
         assert math.isfinite(float(module(x).sum()))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_score_on_a_gpu_is_that_of_the_cpu_but_for_rounding(tmp_path: Path, amp: str) -> None:
+    space, task = inputs(tmp_path)
+    bank = new_bank(space, task.head, generator=torch.Generator().manual_seed(0))
+    arch = space.decode(space.corners()[1], task.head)
+    recipe = Recipe(amp=amp)  # type: ignore[arg-type]  # the test's own literals
+    on_gpu = inherited_score({name: t.cuda() for name, t in bank.items()}, arch, task, recipe)
+    images = min(VALID_IMAGES, len(task.valid))
+    assert abs(on_gpu - inherited_score(bank, arch, task)) <= (2 if amp == "off" else 0.1 * images) / images
+
+
+@pytest.mark.gpu
+def test_bank_trains_in_bf16_on_a_gpu_and_its_scores_share_it(tmp_path: Path) -> None:
+    space, task = inputs(tmp_path)
+    fit = train_bank(space, task, plan(amp="bf16", epochs=4), seed=0, path=tmp_path / "bank", device="cuda")
+    assert (fit.device, fit.precision) == ("cuda", "bf16")
+    assert math.isfinite(fit.losses[-1])
+    bank = kept_bank(str(tmp_path / "bank"), "cuda")
+    archs = [space.decode(picks, task.head) for picks in space.corners()]
+    with ThreadPoolExecutor(2) as pool:  # several evaluators at once
+        found = list(pool.map(lambda arch: inherited_score(bank, arch, task, Recipe(amp="bf16")), archs))
+    assert found == [inherited_score(bank, arch, task, Recipe(amp="bf16")) for arch in archs]
