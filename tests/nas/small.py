@@ -15,7 +15,7 @@ import pandas as pd
 from click.testing import CliRunner, Result
 
 from nas.config import RunConfig
-from nas.recipe import Recipe
+from nas.recipe import BankPlan, Recipe
 from nas.search import main
 from nas.store import Candidate, read_rows
 from nas.tasks import Task, open_task
@@ -77,6 +77,11 @@ def config(folder: Path, space: str = SPACE, **changed: Any) -> RunConfig:  # An
         "front_size": 2, "baselines": ("mobilenet_v3_small_minimal", "mnasnet_small"), "baseline_widths": 1, "recipe": RECIPE,
     }  # fmt: skip
     return RunConfig(**(fields | write_inputs(folder, space) | changed))
+
+
+def inheriting(folder: Path, space: str = SPACE, **changed: Any) -> RunConfig:  # Any: values of any field
+    """The same by inheritance, with a bank of three epochs."""
+    return config(folder, space, **({"evaluate": "inherited", "bank_epochs": 3, "bank": BankPlan(randoms=1, recipe=RECIPE)} | changed))
 
 
 def saved(config: RunConfig, folder: Path) -> Path:

@@ -2,39 +2,24 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from nas.config import RunConfig
 from nas.distill import main
 from nas.models import build
-from nas.recipe import BankPlan
 from nas.sharing.bank import inherit
 from nas.sharing.bank_file import load_bank, save_bank
 from nas.sharing.inherited import kept_bank
 from nas.store import load_run
 from nas.weights import load
-from tests.nas.small import RECIPE, SPACE, command, config, rows, saved
-
-
-def inheriting(folder: Path, **changed: Any) -> RunConfig:  # Any: values of any field
-    return config(folder, SPACE, evaluate="inherited", bank_epochs=1, bank=BankPlan(randoms=1, recipe=RECIPE), **changed)
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inheriting")
-    done = command("--config", saved(inheriting(folder), folder), "--out", folder / "run")
-    assert done.exit_code == 0, done.output
-    return folder / "run"
+from tests.nas.small import rows
 
 
 @pytest.fixture
-def run(searched: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(searched, tmp_path / "run"))
+def run(inherited: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(inherited, tmp_path / "run"))
 
 
 def distilled(run: Path, *arguments: object) -> Result:
@@ -52,10 +37,10 @@ def test_student_begins_with_what_it_inherits(run: Path) -> None:
     (row,) = (r for r in rows(run) if r.stage == "distill")
     assert row.lesson is not None
     assert row.lesson.start == "bank"
-    inherited = inherit(kept_bank(str(run / "bank.safetensors"), "cpu"), row.arch).state_dict()
+    begun = inherit(kept_bank(str(run / "bank.safetensors"), "cpu"), row.arch).state_dict()
     ours = load(run / row.weights)
     # a rate of 1e-30 moves nothing but the statistics of BatchNorm
-    assert all(torch.allclose(ours[name], inherited[name], atol=1e-6) for name, _ in build(row.arch, device="meta").named_parameters())
+    assert all(torch.allclose(ours[name], begun[name], atol=1e-6) for name, _ in build(row.arch, device="meta").named_parameters())
 
 
 def test_candidate_that_was_never_trained_by_itself_can_begin_so(run: Path) -> None:

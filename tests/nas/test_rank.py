@@ -15,8 +15,7 @@ from nas.sharing.rank_rows import RankJobs, Trained, drawn
 from nas.sharing.ranking import agreement
 from nas.store import load_run
 from search_spaces import Head
-from tests.nas.small import TWO_NETWORKS, opened, saved
-from tests.nas.test_search_inherited import inheriting
+from tests.nas.small import TWO_NETWORKS, inheriting, opened, saved
 
 
 def rank(*arguments: object) -> Result:

@@ -2,33 +2,22 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
-from nas.config import RunConfig
 from nas.export import main as export
 from nas.jobs import plan_for
 from nas.recipe import BankPlan
 from nas.sharing.bank_file import load_bank
 from nas.sharing.inherited import inherited_score, kept_bank
-from tests.nas.small import RECIPE, SPACE, command, config, ended, front, kill_at, line_count, opened, proposals, rows, saved, start
+from tests.nas.small import RECIPE, command, ended, front, inheriting, kill_at, line_count, opened, proposals, rows, saved, start
 
 
-def inheriting(folder: Path, space: str = SPACE, **changed: Any) -> RunConfig:  # Any: values of any field
-    return config(folder, space, **({"evaluate": "inherited", "bank_epochs": 3, "bank": BankPlan(randoms=1, recipe=RECIPE)} | changed))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inheriting")
-    done = command("--config", saved(inheriting(folder), folder), "--out", folder / "run")
-    assert done.exit_code == 0, done.output
-    assert "plan     train one bank of weights for 3 epochs" in done.stderr
-    assert "bank     15 of its 15 steps" in done.stderr
-    return folder / "run"
+@pytest.fixture
+def run(inherited: Path) -> Path:
+    return inherited
 
 
 def test_every_candidates_score_is_the_one_it_inherits_from_the_runs_bank(run: Path) -> None:

@@ -18,8 +18,7 @@ from nas.jobs import plan_for
 from nas.sharing.bank_file import load_bank
 from nas.sharing.run_bank import train_run_bank
 from nas.store import BANK_FILE
-from tests.nas.small import opened
-from tests.nas.test_search_inherited import inheriting
+from tests.nas.small import inheriting, opened
 
 STEPS = 5  # an epoch: 90 images in batches of 16
 

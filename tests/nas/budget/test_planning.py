@@ -19,8 +19,7 @@ from nas.budget.split import BUDGETED
 from nas.config import RunConfig
 from nas.errors import InvalidConfig
 from nas.forecast import Speed
-from tests.nas.small import config
-from tests.nas.test_search_inherited import inheriting
+from tests.nas.small import config, inheriting
 
 FAST = Pricing(speed=Speed(per_image_s=1e-4, per_mac_s=0.0), price_s=0.01)
 NEW = TakenUp(config=RunConfig(), free=BUDGETED)

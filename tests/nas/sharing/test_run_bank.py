@@ -6,8 +6,7 @@ import pytest
 from latency.console import open_console
 from nas.forecast import Speed
 from nas.sharing.run_bank import SCORING_SHARE, search_seconds, train_run_bank
-from tests.nas.small import opened
-from tests.nas.test_search_inherited import inheriting
+from tests.nas.small import inheriting, opened
 
 SECOND_AN_IMAGE = Speed(per_image_s=1.0, per_mac_s=0.0)
 
