@@ -1,8 +1,8 @@
 """Which networks one step of a bank's training runs: a trunk, and networks that differ from it in up to more and more stages.
 
 Where ops are alternatives with weights of their own, networks drawn evenly pull the layers that they share each another way, and a short
-training may leave all at chance. A trunk gives them a direction, and an advantage to what resembles it: scores of such a bank are no ranking
-yet (``results/cifar10-ranking``).
+training may leave all at chance. A trunk gives them a direction, and an advantage to what resembles it: scores of such a bank do not
+rank yet (``results/cifar10-ranking``).
 In the spirit of progressive shrinking (Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020,
 section 3.3), over stages in place of sizes.
 """
