@@ -166,22 +166,21 @@ def _table_of(path: Path) -> dict[str, Any]:  # Any: values of any field
 
 def config_from_table(table: Mapping[str, Any], *, where: str = "flags") -> RunConfig:
     """The configuration of a mapping from field to value; ``where`` is named in errors."""
-    bank = table.get("bank")
-    table = {**table, **({"recipe": _with_epochs(table["recipe"])} if "recipe" in table else {})}
-    if isinstance(bank, dict) and "recipe" in bank:
-        table["bank"] = {**bank, "recipe": _with_epochs(bank["recipe"])}
     try:
-        return msgspec.convert(table, RunConfig)
+        return msgspec.convert(_with_epochs(table), RunConfig)
     except msgspec.ValidationError as error:
         raise InvalidConfig(f"{where}: {_with_hint(str(error))}") from error
 
 
-def _with_epochs(recipe: Any) -> Any:  # Any: what a file says
-    """A recipe that says no epochs, since others replace them, has as many as its warm-up wants."""
-    warmup = recipe.get("warmup_epochs") if isinstance(recipe, dict) else None
-    if not isinstance(warmup, int | float) or not 0 <= warmup < math.inf or "epochs" in recipe:
-        return recipe
-    return {**recipe, "epochs": max(Recipe().epochs, math.floor(warmup) + 1)}
+def _with_epochs(table: Any) -> Any:  # Any: what a file says
+    """The table and those in it; a recipe that says no epochs, since others replace them, has as many as its warm-up wants."""
+    if not isinstance(table, Mapping):
+        return table
+    found = {name: _with_epochs(value) for name, value in table.items()}
+    warmup = found.get("warmup_epochs")
+    if "epochs" not in found and isinstance(warmup, int | float) and Recipe().epochs <= warmup < math.inf:
+        found["epochs"] = math.floor(warmup) + 1
+    return found
 
 
 def _with_hint(message: str) -> str:

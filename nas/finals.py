@@ -151,11 +151,6 @@ class FinalJobs(Trainings):
         jobs = ((self._job(arch, folder), label) for i, (label, arch) in wanted.items() if i not in kept)
         super().__init__(folder, (kept[i] for i in wanted if i in kept), ((job, _draft(job, label)) for job, label in jobs))
 
-    @property
-    def archs(self) -> list[Architecture]:
-        """The architectures that are left to train."""
-        return [job.arch for job in self._queue.jobs]
-
     def told(self, row: Candidate, outcome: Outcome) -> None:
         """Hands the row on."""
         self.on_row(row)

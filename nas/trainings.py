@@ -7,6 +7,7 @@ import msgspec
 
 from nas.jobs import Done, Job, JobQueue, Outcome
 from nas.store import Candidate, RunFolder
+from search_spaces.architecture import Architecture
 
 __all__ = ["Trainings"]
 
@@ -28,6 +29,11 @@ class Trainings:
     def __len__(self) -> int:
         """How many trainings are left to hand out."""
         return len(self._queue)
+
+    @property
+    def archs(self) -> list[Architecture]:
+        """The architectures that are left to train, each once."""
+        return list({job.arch.id: job.arch for job in self._queue.jobs}.values())
 
     def next(self) -> Job | Done | None:
         """The next training; see ``JobSource``."""

@@ -9,7 +9,6 @@ from nas.jobs import Job, Outcome
 from nas.recipe import Recipe
 from nas.store import Candidate, RunFolder
 from nas.trainings import Trainings
-from search_spaces.architecture import Architecture
 
 __all__ = ["DistillJobs"]
 
@@ -33,11 +32,6 @@ class DistillJobs(Trainings):
         parents = {s.id: s for s in students}
         left = ((self._job(d, parents[d.id]), d) for d in drafts if d.name not in kept)
         super().__init__(folder, (kept[d.name] for d in drafts if d.name in kept), left)
-
-    @property
-    def archs(self) -> list[Architecture]:
-        """The students that are left to train, each once."""
-        return list({job.arch.id: job.arch for job in self._queue.jobs}.values())
 
     def told(self, row: Candidate, outcome: Outcome) -> None:
         """Keeps the rows in the order of what was wanted, and hands the row on with the lesson's story."""

@@ -80,6 +80,6 @@ def train_run_bank(
         fit = train_bank(
             space, task, plan, seed=config.seed, path=out / BANK_FILE, workers=workers_of(config), save_s=save_s, on_step=on_step
         )
-    now = f"{fit.steps - fit.began_at} of its {fit.steps} steps in {duration(fit.seconds)}"
-    now = now if fit.began_at < fit.steps else "trained before"
+    steps = fit.steps - fit.began_at
+    now = f"{steps} of its {fit.steps} steps in {duration(fit.seconds)}" if steps else "trained before"
     console.say(f"bank     {now}; training loss of the first networks of its steps {fit.losses[-1]:.3f}")

@@ -1,4 +1,5 @@
-"""Which networks one step of a bank's training runs: a trunk, and networks that differ from it in up to more and more stages.
+"""Which networks one step of a bank's training runs: a trunk, and networks that differ from it in one stage, later in one up to
+all of them.
 
 Where ops are alternatives with weights of their own, networks drawn evenly pull the layers that they share each another way, and a short
 training may leave all at chance. A trunk gives them a direction, and an advantage to what resembles it: scores of such a bank do not
@@ -18,7 +19,7 @@ from search_spaces.stage import Pick, split_op
 
 __all__ = ["Widening", "trunk"]
 
-SETTLED, WIDENED = 0.1, 0.7  # of the steps: the trunk alone until the first, as many stages as there are may differ from the second on
+SETTLED, WIDENED = 0.1, 0.7  # of the steps: the trunk alone until the first; from the second on all stages may differ
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

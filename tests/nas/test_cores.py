@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from nas.cores import become_worker
 
@@ -65,4 +64,3 @@ def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("ctypes.CDLL", lambda name: Other())
     become_worker()
     assert not Other.called
-    assert torch.get_num_threads() == 1

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -74,7 +75,7 @@ def test_missing_bank_is_said_before_a_teacher_is_trained(run: Path) -> None:
     assert not (run / "teachers").exists()
 
 
-def test_showing_writes_nothing(run: Path) -> None:
+def test_showing_makes_no_weights(run: Path) -> None:
     distilled(run, "--model", student(run))
     shutil.rmtree(run / "weights")
     done = distilled(run, "--model", student(run), "--loss", "uskd", "--show")
@@ -85,8 +86,6 @@ def test_showing_writes_nothing(run: Path) -> None:
 def test_half_trained_bank_is_an_error(run: Path) -> None:
     path = run / "bank.safetensors"
     stamp, notes, groups = load_bank(path)
-    import msgspec
-
     save_bank(path, stamp, msgspec.structs.replace(notes, step=1), groups)
     done = distilled(run, "--model", student(run))
     assert done.exit_code == 2

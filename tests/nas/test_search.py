@@ -10,13 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from latency import Failed, open_device
+from latency.onnx_graph import emit
 from nas import train
 from nas.evaluate import logits_of_onnx
+from nas.measuring import Meter
 from nas.objective import reward as rewarded
 from nas.store import load_run
 from nas.tasks import npz, open_task
 from nas.tasks.dataset import Images
-from tests.nas.small import TWO_NETWORKS, command, config, front, kill_at, line_count, proposals, rows, saved, start, write_inputs
+from search_spaces import baseline
+from tests.nas.small import TWO_NETWORKS, command, config, front, kill_at, line_count, opened, proposals, rows, saved, start, write_inputs
 
 COLUMNS = "id,baseline,valid_score,test_score,latency_p50_ms,latency_low_ms,latency_high_ms,macs,params"
 
@@ -200,6 +204,19 @@ def test_device_in_trouble_ends_in_a_line_or_a_front(tmp_path: Path, device: str
     assert done.exit_code == expected, done.output
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == expected
     assert "Traceback" not in done.stderr
+
+
+def test_baselines_that_the_device_cannot_run_are_named(tmp_path: Path) -> None:
+    device, widths = "fake:fail=5", (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # every fifth model cannot be run
+    given = config(tmp_path, devices=(device,), baselines=tuple(f"mobilenet_v2@{w:g}" for w in widths))
+    done = command("--config", saved(given, tmp_path), "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    task, _ = opened(given)
+    models = {f"mobilenet_v2 x{w:g}": emit(baseline("mobilenet_v2", width=w, input_chw=task.input_chw, outputs=3)) for w in widths}
+    unable = {name for name, model in models.items() if isinstance(Meter(open_device(device)).time([model])[0], Failed)}
+    assert unable
+    said = next(line for line in done.stderr.splitlines() if "the device cannot run" in line)
+    assert {name for name in models if f"{name}," in said or f"{name}:" in said} == unable
 
 
 @pytest.fixture

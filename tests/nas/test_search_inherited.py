@@ -61,6 +61,25 @@ def test_more_trials_go_on_with_the_same_bank(run: Path, tmp_path: Path) -> None
     assert sum(r.score_source == "inherited" for r in rows(tmp_path / "run")) == 10
 
 
+def test_bank_that_is_gone_is_said_where_another_would_score_otherwise(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "bank.safetensors").unlink()
+    before = (tmp_path / "run" / "candidates.jsonl").read_bytes()
+    done = command("--config", run / "config.json", "--out", tmp_path / "run", "--trials", 9)
+    assert done.exit_code == 1
+    assert "bank.safetensors is gone: 8 candidates have scores by it" in done.stderr
+    assert not (tmp_path / "run" / "bank.safetensors").exists()
+    assert (tmp_path / "run" / "candidates.jsonl").read_bytes() == before
+
+
+def test_finished_search_wants_no_bank(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "bank.safetensors").unlink()
+    done = command("--config", run / "config.json", "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "run" / "bank.safetensors").exists()
+
+
 def test_bank_that_diverges_ends_the_run_with_advice(tmp_path: Path) -> None:
     hot = msgspec.structs.replace(RECIPE, lr=1e30, clip_norm=0.0)
     done = command("--config", saved(inheriting(tmp_path, bank=BankPlan(recipe=hot)), tmp_path), "--out", tmp_path / "run")

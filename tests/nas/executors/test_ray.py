@@ -10,6 +10,8 @@ import pytest
 
 from nas.config import RunConfig
 from nas.executors.ray import QUIET, execute, run_jobs
+from nas.executors.tune import Queue
+from nas.jobs import Outcome
 from nas.recipe import Recipe
 from search_spaces import Architecture, Block, Head
 from tests.nas.executors.sources import Listed, open_broken, open_killed, open_obedient
@@ -65,6 +67,24 @@ def test_score_by_inheritance_whose_worker_is_killed_is_tried_once_more(tmp_path
     run_jobs(source, open_obedient, workers=1)
     assert {k for k, o in source.outcomes.items() if o.error} == {"kill"}
     assert len(source.outcomes) == 4
+
+
+def test_full_training_has_a_second_try_of_its_own() -> None:
+    """A candidate's score by inheritance and its full training have one key."""
+    source = Listed(["a", "a"])
+    source.left[0] = msgspec.structs.replace(source.left[0], bank="some")
+    scoring, training = source.left
+    queue = Queue(source)
+    assert queue.suggest("1") == {"job": scoring}
+    queue.lost("1")
+    assert queue.suggest("2") == {"job": scoring}
+    queue.on_trial_complete("2", {"outcome": Outcome(key="a", score=1.0)})
+    source.outcomes.clear()
+    assert queue.suggest("3") == {"job": training}
+    queue.strike("no memory")
+    assert queue.suggest("4") == {"job": training}
+    queue.strike("no memory")
+    assert source.outcomes["a"].error == "no memory"
 
 
 def test_every_worker_killed_still_gives_every_outcome() -> None:

@@ -40,7 +40,7 @@ def test_largest_has_the_greatest_depth_width_and_kernel_whatever_its_ops() -> N
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", [name for name in SPACES if any(choice.endswith(".op") for choice in open_space(name).choices())])
 def test_every_op_of_every_stage_has_its_turn(name: str) -> None:
     sandwich, usage = Sandwich.of(open_space(name, input_chw=(3, 32, 32)), 0), dict[str, dict[str, int]]()
     for step in range(12):
