@@ -1,6 +1,6 @@
 """The bank of a run: trained before its search, in its folder; and what scoring candidates with it should take."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from latency.console import Console, duration
@@ -8,11 +8,12 @@ from nas.config import RunConfig
 from nas.cores import become_worker, workers_of
 from nas.forecast import FORWARD, Speed
 from nas.jobs import plan_for
-from nas.sharing.widening import trunk
+from nas.sharing.widening import SETTLED, WIDENED, trunk
 from nas.store import BANK_FILE, Candidate
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
+from search_spaces.stage import Pick
 
 __all__ = ["scored", "search_seconds", "train_run_bank"]
 
@@ -39,14 +40,22 @@ def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: S
 
 
 def _step_seconds(config: RunConfig, space: SearchSpace, task: Task, each: float, speed: Speed) -> float:
-    """Wall seconds of a step, for one image: the first network alone where it teaches the others, those as many at once as may be."""
+    """Mean wall seconds of a step, for one image: the first network alone where it teaches the others, those as many at once as may be."""
+    randoms = [each] * config.bank.randoms
+    if config.bank.sampling == "widening":
+        (first,) = _seconds([trunk(space)], space, task, speed)
+        parts = ((SETTLED, [first]), (WIDENED - SETTLED, [first, *randoms]), (1 - WIDENED, [each, *randoms]))
+        return sum(share * _wall(config, networks) for share, networks in parts)
     smallest, largest = space.corners()
-    always = [largest, smallest] if config.bank.sampling == "sandwich" else [trunk(space)]
-    first, *others = (speed.seconds(space.decode(picks, task.head), 1, 1) for picks in always)
-    others += [each] * config.bank.randoms
+    first, *others = [*_seconds([largest, smallest], space, task, speed), *randoms]
     if config.bank.teacher == "labels":
         return _wall(config, [first, *others])
     return first * (1 + FORWARD * (config.bank.teacher == "average")) + _wall(config, others)
+
+
+def _seconds(networks: Sequence[Mapping[str, Pick]], space: SearchSpace, task: Task, speed: Speed) -> list[float]:
+    """What training on one image takes each."""
+    return [speed.seconds(space.decode(picks, task.head), 1, 1) for picks in networks]
 
 
 def _wall(config: RunConfig, seconds: Sequence[float]) -> float:

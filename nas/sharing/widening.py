@@ -1,11 +1,12 @@
-"""Which networks one step of a bank's training runs: a trunk, and networks that differ from it in one stage, later in one up to
-all of them.
+"""Which networks one step of a bank's training runs: a trunk; then with it networks that differ from it in one stage, later in one up to
+all of them; in the end networks drawn evenly, without it.
 
 Where ops are alternatives with weights of their own, networks drawn evenly pull the layers that they share each another way, and a short
-training may leave all at chance. A trunk gives them a direction, and an advantage to what resembles it: scores of such a bank do not
-rank yet (``results/cifar10-ranking``).
+training may leave all at chance. A trunk gives them a direction, and its own ops an advantage; the last part, in which every entry of a
+menu is trained as much as any other, takes that back.
 In the spirit of progressive shrinking (Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020,
-section 3.3), over stages in place of sizes.
+section 3.3), over stages in place of sizes; the last part is the strict fairness of Chu et al., "FairNAS: Rethinking Evaluation Fairness
+of Weight Sharing Neural Architecture Search", ICCV 2021, section 3.2, over all choices in place of ops alone.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,9 @@ from nas.sharing.sandwich import Usage
 from search_spaces.space import SearchSpace
 from search_spaces.stage import Pick, split_op
 
-__all__ = ["Widening", "trunk"]
+__all__ = ["SETTLED", "WIDENED", "Widening", "fair", "trunk"]
 
-SETTLED, WIDENED = 0.1, 0.7  # of the steps: the trunk alone until the first; from the second on all stages may differ
+SETTLED, WIDENED = 0.1, 0.4  # of the steps: the trunk alone until the first; from the second on networks drawn evenly
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +37,13 @@ class Widening:
         return cls(space=space, randoms=randoms, trunk=trunk(space))
 
     def picks(self, usage: Usage, rng: np.random.Generator, share: float) -> list[Mapping[str, Pick]]:
-        """The networks of the step before which ``share`` (from 0) of all steps are done, the trunk first."""
+        """The networks of the step before which ``share`` (from 0) of all steps are done, the trunk first as long as it is among them."""
         if share < SETTLED:
             return [self.trunk]
+        if share >= WIDENED:
+            return fair(self.space, rng, 1 + self.randoms)
         stages = sorted({_stage(name) for name in self.trunk})
-        progress = min(1.0, (share - SETTLED) / (WIDENED - SETTLED))
+        progress = (share - SETTLED) / (WIDENED - SETTLED)
         most = 1 + round((len(stages) - 1) * progress)
         return [self.trunk, *(self._changed(rng, stages, int(rng.integers(1, most, endpoint=True))) for _ in range(self.randoms))]
 
@@ -48,6 +51,20 @@ class Widening:
         """The trunk with the picks of so many stages, drawn evenly, drawn anew."""
         drawn, own = self.space.sample(rng), {stages[i] for i in rng.permutation(len(stages))[:changed]}
         return {name: drawn[name] if _stage(name) in own else pick for name, pick in self.trunk.items()}
+
+
+def fair(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Mapping[str, Pick]]:
+    """So many members, each drawn evenly, that together hold every entry of a menu equally often, or once more than another.
+
+    Source: strict fairness, Chu et al., FairNAS, ICCV 2021, section 3.2: of m entries m networks hold each once, and that for all choices.
+    """
+    members: list[dict[str, Pick]] = [{} for _ in range(count)]
+    for name, menu in space.choices().items():
+        rounds = -(-count // len(menu))
+        drawn = np.concatenate([rng.permutation(len(menu)) for _ in range(rounds)])[:count]
+        for member, i in zip(members, rng.permutation(drawn), strict=True):
+            member[name] = menu[int(i)]
+    return [*members]
 
 
 def trunk(space: SearchSpace) -> dict[str, Pick]:

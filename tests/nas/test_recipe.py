@@ -1,10 +1,11 @@
 import math
+from typing import Any
 
 import msgspec
 import pytest
 
 from nas.errors import InvalidConfig
-from nas.recipe import Recipe
+from nas.recipe import BankPlan, Recipe
 
 BAD = {
     "epochs": 0, "batch": 1, "lr": 0.0, "momentum": 1.0, "weight_decay": -1e-4, "warmup_epochs": 3.0, "label_smoothing": 1.0,
@@ -32,3 +33,16 @@ def test_typo_in_a_field_is_refused() -> None:
 def test_recipe_survives_json(flip: object) -> None:
     recipe = msgspec.convert({"flip": flip, "lr": 0.2}, Recipe)
     assert msgspec.json.decode(msgspec.json.encode(recipe), type=Recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"randoms": -1}, "randoms must be at least 0, got -1"),
+        ({"sampling": "widening", "teacher": "labels", "randoms": 0}, "nothing but the trunk would be trained"),
+        ({"sampling": "widening", "teacher": "average"}, 'give teacher = "labels", got \'average\''),
+    ],
+)
+def test_bank_plan_that_trains_nothing_of_use_is_refused(fields: dict[str, Any], said: str) -> None:  # Any: values of any field
+    with pytest.raises(InvalidConfig, match=said):
+        BankPlan(**fields)

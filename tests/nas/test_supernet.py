@@ -185,8 +185,11 @@ def test_teachers_differ_in_what_the_smaller_networks_learn(given: tuple[SearchS
 
 @pytest.mark.parametrize(
     ("until", "changed"),
-    [(1, {}), (4, {}), (5, {}), (9, {}), (4, {"optimizer": "adamw", "lr": 0.01}), *((n, {"sampling": "widening"}) for n in (1, 6))],
-)
+    [
+        (1, {}), (4, {}), (5, {}), (9, {}), (4, {"optimizer": "adamw", "lr": 0.01}),
+        *((n, {"sampling": "widening", "teacher": "labels"}) for n in (2, 6)),
+    ],
+)  # fmt: skip
 def test_training_in_parts_equals_training_in_one_go(
     given: tuple[SearchSpace, Task], tmp_path: Path, until: int, changed: dict[str, Any]
 ) -> None:

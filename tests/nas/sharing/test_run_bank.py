@@ -5,8 +5,9 @@ import pytest
 
 from latency.console import open_console
 from nas.forecast import Speed
+from nas.recipe import BankPlan
 from nas.sharing.run_bank import SCORING_SHARE, search_seconds, train_run_bank
-from tests.nas.small import inheriting, opened
+from tests.nas.small import RECIPE, inheriting, opened
 
 SECOND_AN_IMAGE = Speed(per_image_s=1.0, per_mac_s=0.0)
 
@@ -19,6 +20,15 @@ def test_bank_is_expected_to_train_all_its_networks_on_every_image_of_every_epoc
     # the largest, the smallest and one more; 90 images to train on and 10 to validate on, all of them looked at for a score
     assert bank_s == pytest.approx(3 * 90 * 3)
     assert each_s == pytest.approx(100 * SCORING_SHARE)
+
+
+def test_widening_expects_its_parts_by_their_share(tmp_path: Path) -> None:
+    given = inheriting(tmp_path, bank_epochs=2, workers=1, bank=BankPlan(sampling="widening", randoms=3, teacher="labels", recipe=RECIPE))
+    task, space = opened(given)
+    samples = [space.decode(picks, task.head) for picks in space.corners()]
+    bank_s, _ = search_seconds(given, space, task, samples, SECOND_AN_IMAGE)
+    # one network for a tenth of the steps, four for the rest
+    assert bank_s == pytest.approx(2 * 90 * (0.1 * 1 + 0.9 * 4))
 
 
 def test_search_that_trains_candidates_expects_no_bank(tmp_path: Path) -> None:

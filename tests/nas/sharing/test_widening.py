@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from nas.sharing.widening import Widening, trunk
+from nas.sharing.widening import Widening, fair, trunk
 from search_spaces import SPACES, Head, open_space
 from search_spaces.stage import Pick
 
@@ -25,7 +25,7 @@ def test_training_begins_with_the_trunk_alone() -> None:
 
 
 def test_step_runs_the_trunk_and_so_many_others() -> None:
-    first, *others = WIDENING.picks({}, np.random.default_rng(0), 0.5)
+    first, *others = WIDENING.picks({}, np.random.default_rng(0), 0.3)
     assert first == WIDENING.trunk
     assert len(others) == 3
 
@@ -36,7 +36,35 @@ def test_others_differ_from_the_trunk_in_one_stage_at_first() -> None:
 
 def test_others_differ_in_half_of_the_stages_half_way() -> None:
     # of seven stages 1 + 6 / 2; a stage may be drawn as it is in the trunk
-    assert max(changed_stages(picks) for picks in drawn(0.4)) == 4
+    assert max(changed_stages(picks) for picks in drawn(0.25)) == 4
+
+
+def test_last_networks_are_drawn_without_the_trunk() -> None:
+    picked = WIDENING.picks({}, np.random.default_rng(0), 0.4)
+    assert len(picked) == 4
+    assert WIDENING.trunk not in picked
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+@pytest.mark.parametrize("name", SPACES)
+def test_fair_networks_hold_every_entry_of_a_menu_equally_often(name: str, count: int) -> None:
+    space = open_space(name, input_chw=(3, 32, 32))
+    members = fair(space, np.random.default_rng(0), count)
+    assert len(members) == count
+    for choice, menu in space.choices().items():
+        held = [sum(member[choice] == entry for member in members) for entry in menu]
+        assert sum(held) == count
+        assert max(held) - min(held) <= 1
+
+
+def test_fair_networks_pair_entries_of_two_menus_evenly() -> None:
+    """Of one step the second menu's entry tells nothing about the first's: a chi-squared test of their 2 x 2 table."""
+    rng, kernel, se = np.random.default_rng(0), "s2.kernel", "s2.se"
+    first = [fair(MNASNET, rng, 2)[0] for _ in range(400)]
+    kernels, ses = MNASNET.choices()[kernel], MNASNET.choices()[se]
+    counts = [sum(member[kernel] == k and member[se] == s for member in first) for k in kernels for s in ses]
+    assert len(counts) == 4
+    assert sum((n - 100) ** 2 / 100 for n in counts) < 16.27  # three degrees of freedom, p = 0.001
 
 
 @pytest.mark.parametrize("name", SPACES)
