@@ -49,7 +49,7 @@ def main(
     rows = ranked(config, run, networks=networks, epochs=epochs or config.epochs, console=console, shows=shows, kept=own)
     twice = [row for row in rows if len(row.alone) > 1]
     figures: dict[str, list[tuple[float, float]]] = {  # (figure, truth) of each network
-        "inherited": [(row.inherited, row.alone[0]) for row in rows],
+        "inherited": [(row.inherited, row.alone[0]) for row in rows if row.inherited is not None],
         "trained alone, other seed": [(row.alone[1], row.alone[0]) for row in twice],
         "params": [(row.params, row.alone[0]) for row in rows],
         "macs": [(row.macs, row.alone[0]) for row in rows],
@@ -73,7 +73,8 @@ def _show(console: "Console", found: "dict[str, Agreement]", rows: "list[Ranked]
     ceiling = found.get("trained alone, other seed")
     cells = [(name, str(f.networks), _figure(f.tau), _figure(f.rho), _share(f, ceiling)) for name, f in found.items()]
     seconds = sum(row.inherited_seconds for row in rows) / len(rows)
-    title = f"agreement with {len(rows)} networks trained alone, 95 % intervals over networks; an inherited score took {seconds:.2f} s"
+    took = f"; an inherited score took {seconds:.2f} s" if "inherited" in found else ""
+    title = f"agreement with {len(rows)} networks trained alone, 95 % intervals over networks{took}"
     console.table(title, ("ranked by", "networks", "Kendall tau", "Spearman rho", "tau / ceiling"), cells)
 
 

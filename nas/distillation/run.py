@@ -30,6 +30,7 @@ from nas.store import Candidate, Run, RunFolder, load_run, open_run
 from nas.tasks.task import Task
 from nas.train import Epoch, fit
 from nas.weights import load, save
+from search_spaces import open_space
 from search_spaces.baselines import BASELINES, published
 
 __all__ = ["Request", "distill", "refuse_unteachable"]
@@ -79,7 +80,8 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
     refuse_other_data(path, task)
     students = _students(run, request, task)
     _named_nets(request, task)
-    starts = Starts(path, task)
+    space = open_space(run.config.space, width=run.config.width, input_chw=task.input_chw)
+    starts = Starts(path, space, task)
     for student in students:
         starts.key(request.start, student)  # refuses what is not there before a teacher is trained
     if request.shows:

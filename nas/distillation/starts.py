@@ -8,6 +8,7 @@ from nas.errors import InvalidConfig
 from nas.store import BANK_FILE, Candidate
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
+from search_spaces.space import SearchSpace
 
 __all__ = ["Starts"]
 
@@ -15,8 +16,8 @@ __all__ = ["Starts"]
 class Starts:
     """Beginnings of the students of the run in ``root``; a file is hashed once."""
 
-    def __init__(self, root: Path, task: Task) -> None:
-        self._root, self._task = root.resolve(), task
+    def __init__(self, root: Path, space: SearchSpace, task: Task) -> None:
+        self._root, self._space, self._task = root.resolve(), space, task
         self._hashes: dict[Path, str] = {}
 
     def key(self, start: Start, student: Candidate) -> tuple[str, ...]:
@@ -25,6 +26,7 @@ class Starts:
         Raises:
             InvalidConfig: they are gone, or the run has no bank.
             InvalidWeights: the bank is damaged, or not trained to its end.
+            RunConflict: it is of another space or data set.
             InvalidArchitecture: the bank's space has no such network.
         """
         if start == "scratch":
@@ -62,12 +64,14 @@ class Starts:
 
     def _bank(self, student: Candidate) -> Path:
         from nas.sharing.bank import views
+        from nas.sharing.bank_file import refuse_foreign
         from nas.sharing.inherited import kept_bank
 
         path = self._root / BANK_FILE
         if not path.is_file():
             which = "runs with --evaluate inherited have one"
             raise InvalidConfig(f"--start bank: {self._root} has no {BANK_FILE}; {which}, others --start run")
+        refuse_foreign(path, self._space, self._task)  # it may have been copied here
         views(kept_bank(str(path), "cpu"), student.arch)
         return path
 

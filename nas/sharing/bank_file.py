@@ -16,7 +16,7 @@ from nas.weights import save
 from search_spaces.architecture import Head
 from search_spaces.space import SearchSpace
 
-__all__ = ["Notes", "Stamp", "load_bank", "open_average", "refuse_other", "save_bank"]
+__all__ = ["Notes", "Stamp", "load_bank", "open_average", "refuse_foreign", "refuse_other", "save_bank"]
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +91,17 @@ def refuse_other(path: Path, there: Stamp, here: Stamp) -> None:
     what = next(_differences(there, here), None)
     if what:
         raise RunConflict(f"{path} is a bank {what}; name another --out, or remove the file to train a new bank")
+
+
+def refuse_foreign(path: Path, space: SearchSpace, task: Task) -> None:
+    """Refuses a bank of another space, data set or head, however it was trained.
+
+    Raises:
+        RunConflict: names what differs, and both of them.
+        InvalidWeights: no bank, or a damaged one.
+    """
+    there, _ = _facts(path)
+    refuse_other(path, there, Stamp.of(space, task, there.plan, there.seed))
 
 
 def _differences(there: Stamp, here: Stamp) -> Iterator[str]:

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 
 from latency.console import Console
-from latency.onnx_graph import InvalidWeights
 from nas.config import RunConfig
 from nas.cores import become_worker, workers_of
 from nas.cost import count
@@ -40,12 +39,13 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One network and all that it is ranked by; scores are of valid, ``alone`` one for each seed that is done, the first among them."""
+    """One network and all that it is ranked by; scores are of valid, ``alone`` one for each seed that is done, the first among them.
+    ``inherited`` is None where there is no bank to inherit from."""
 
     id: str
     params: int
     macs: int
-    inherited: float
+    inherited: float | None
     inherited_seconds: float
     alone: tuple[float, ...]
 
@@ -58,8 +58,8 @@ def ranked(
     ``config``.
 
     Raises:
-        RunConflict: ``out`` holds another configuration.
-        InvalidWeights: the bank is not trained yet, and nothing is to be trained.
+        RunConflict: ``out`` holds another configuration, or a bank of another space or data set.
+        InvalidWeights: the bank is not trained to its end, and nothing is to be trained.
         Stopped: a training failed, or there is nothing to show.
     """
     task = open_config_task(config)
@@ -71,7 +71,9 @@ def ranked(
         console.say(f"{sum((arch.id, nth) in there for arch in archs for nth in range(SEEDS))} of {SEEDS * networks} trainings are done")
         if not (done := [arch for arch in archs if (arch.id, 0) in there]):
             raise Stopped(f"{out} has none of these {networks} networks trained for {epochs} epochs; leave out --show to do that")
-        return _scored(out, done, there, task, config.recipe)
+        if not (out / BANK_FILE).exists():
+            console.say(f"{out} has no {BANK_FILE}: scores by inheritance are left out; without --show it is trained")
+        return _scored(out, done, there, space, task, config.recipe)
     with open_run(out, kept or config):
         train_run_bank(config, out, space, task, console)
         path = out / "ranking.jsonl"
@@ -81,7 +83,7 @@ def ranked(
             jobs.on_row = lambda row: tick(f"{row.id} valid {row.score:.3f}")
             if len(jobs):
                 EXECUTORS[config.executor](jobs, config, workers=workers_of(config))
-        return _scored(out, archs, jobs.rows, task, config.recipe)
+        return _scored(out, archs, jobs.rows, space, task, config.recipe)
 
 
 def drawn(space: SearchSpace, head: Head, networks: int, seed: int) -> list[Architecture]:
@@ -157,19 +159,20 @@ def _read(path: Path) -> list[Trained]:
 
 
 def _scored(
-    out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], task: Task, recipe: Recipe
+    out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], space: SearchSpace, task: Task, recipe: Recipe
 ) -> list[Ranked]:
     import torch
 
+    from nas.sharing.bank_file import refuse_foreign
     from nas.sharing.inherited import inherited_score, kept_bank
 
-    path, found = out.resolve() / BANK_FILE, []
-    if not path.exists():
-        raise InvalidWeights(f"{out} has no {BANK_FILE}, only the networks trained alone; leave out --show to train it")
-    bank = kept_bank(str(path), "cuda" if torch.cuda.is_available() else "cpu")
+    path, bank, found = out.resolve() / BANK_FILE, None, []
+    if path.exists():
+        refuse_foreign(path, space, task)  # it may have been copied here
+        bank = kept_bank(str(path), "cuda" if torch.cuda.is_available() else "cpu")
     for arch in archs:
         began, cost = time.perf_counter(), count(arch)
-        score = inherited_score(bank, arch, task, recipe)
+        score = None if bank is None else inherited_score(bank, arch, task, recipe)
         found.append(
             Ranked(
                 id=arch.id,

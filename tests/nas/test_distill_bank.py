@@ -59,6 +59,18 @@ def test_another_bank_is_another_beginning(run: Path) -> None:
     assert "1 training to do, 0 done before" in distilled(run, "--model", student(run)).stderr
 
 
+@pytest.mark.parametrize(("field", "value", "said"), [
+    ("data", "npz:other.npz", "of the data set npz:other.npz, not"), ("space", "tiny x1 at 3x8x8", "of the space tiny x1 at 3x8x8, not"),
+])  # fmt: skip
+def test_bank_of_another_run_is_refused_by_name(run: Path, field: str, value: str, said: str) -> None:
+    path = run / "bank.safetensors"
+    stamp, notes, groups = load_bank(path)
+    save_bank(path, msgspec.structs.replace(stamp, **{field: value}), notes, groups)
+    done = distilled(run, "--model", student(run))
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
 def test_run_without_a_bank_is_an_error(run: Path) -> None:
     (run / "bank.safetensors").unlink()
     done = distilled(run, "--model", student(run))

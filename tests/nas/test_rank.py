@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from nas.errors import NasError, Stopped
 from nas.jobs import DONE, Job, Outcome
 from nas.rank import main
+from nas.sharing.bank_file import load_bank, save_bank
 from nas.sharing.rank_rows import RankJobs, Trained, drawn
 from nas.sharing.ranking import agreement
 from nas.store import load_run
@@ -95,12 +96,24 @@ def test_half_done_ranking_is_shown_and_nothing_is_trained(run: Path, tmp_path: 
     assert path.read_bytes() == before
 
 
-def test_bank_that_is_gone_is_named(run: Path, tmp_path: Path) -> None:
+def test_bank_that_is_gone_is_named_and_the_rest_shown(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "bank.safetensors").unlink()
-    done = rank(tmp_path / "run", "--networks", 4, "--show")
+    done = rank(tmp_path / "run", "--networks", 4, "--show", "--json")
+    assert done.exit_code == 0, done.output
+    assert "has no bank.safetensors: scores by inheritance are left out" in done.stderr
+    assert set(json.loads(done.stdout)) == {"trained alone, other seed", "params", "macs"}
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_bank_of_other_data_ranks_nothing(run: Path, tmp_path: Path, shows: bool) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "bank.safetensors"
+    stamp, notes, groups = load_bank(path)
+    save_bank(path, msgspec.structs.replace(stamp, data_sha256="0" * 64), notes, groups)
+    done = rank(tmp_path / "run", "--networks", 4, *["--show"] * shows)
     assert done.exit_code == 2
-    assert "has no bank.safetensors, only the networks trained alone" in done.stderr
+    assert "another content of the data set" in done.stderr
 
 
 def test_search_by_trainings_is_ranked_too_and_keeps_its_settings(finished: Path, tmp_path: Path) -> None:
