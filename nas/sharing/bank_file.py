@@ -94,14 +94,16 @@ def refuse_other(path: Path, there: Stamp, here: Stamp) -> None:
 
 
 def refuse_foreign(path: Path, space: SearchSpace, task: Task) -> None:
-    """Refuses a bank of another space, data set or head, however it was trained.
+    """Refuses a bank of another space, data set (whatever its file is called) or head, however it was trained.
 
     Raises:
         RunConflict: names what differs, and both of them.
         InvalidWeights: no bank, or a damaged one.
     """
     there, _ = _facts(path)
-    refuse_other(path, there, Stamp.of(space, task, there.plan, there.seed))
+    here = Stamp.of(space, task, there.plan, there.seed)
+    renamed = there.data_sha256 == here.data_sha256
+    refuse_other(path, there, msgspec.structs.replace(here, data=there.data) if renamed else here)
 
 
 def _differences(there: Stamp, here: Stamp) -> Iterator[str]:

@@ -28,6 +28,13 @@ def distilled(run: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main, [str(a) for a in plain])
 
 
+def stamped(run: Path, **changed: str) -> None:
+    """Gives the run's bank another stamp."""
+    path = run / "bank.safetensors"
+    stamp, notes, groups = load_bank(path)
+    save_bank(path, msgspec.structs.replace(stamp, **changed), notes, groups)
+
+
 def student(run: Path) -> str:
     return str(load_run(run).front["id"].iloc[0])
 
@@ -59,13 +66,17 @@ def test_another_bank_is_another_beginning(run: Path) -> None:
     assert "1 training to do, 0 done before" in distilled(run, "--model", student(run)).stderr
 
 
-@pytest.mark.parametrize(("field", "value", "said"), [
-    ("data", "npz:other.npz", "of the data set npz:other.npz, not"), ("space", "tiny x1 at 3x8x8", "of the space tiny x1 at 3x8x8, not"),
+def test_bank_of_renamed_data_is_the_same(run: Path) -> None:
+    stamped(run, data="npz:elsewhere.npz")
+    assert distilled(run, "--model", student(run)).exit_code == 0
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"data": "npz:other.npz", "data_sha256": "0" * 64}, "of the data set npz:other.npz, not"),
+    ({"space": "tiny x1 at 3x8x8"}, "of the space tiny x1 at 3x8x8, not"),
 ])  # fmt: skip
-def test_bank_of_another_run_is_refused_by_name(run: Path, field: str, value: str, said: str) -> None:
-    path = run / "bank.safetensors"
-    stamp, notes, groups = load_bank(path)
-    save_bank(path, msgspec.structs.replace(stamp, **{field: value}), notes, groups)
+def test_bank_of_another_run_is_refused_by_name(run: Path, changed: dict[str, str], said: str) -> None:
+    stamped(run, **changed)
     done = distilled(run, "--model", student(run))
     assert done.exit_code == 2
     assert said in done.stderr
