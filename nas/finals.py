@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from latency import PUBLISH, Device, Failed, TimingPlan
+from latency import PUBLISH, Device, Failed, Measurement, TimingPlan
 from latency.devices.base import time_each
 from latency.onnx_graph import emit
 from nas import objective, pareto
@@ -197,11 +197,18 @@ def _least_s(plan: TimingPlan) -> float:
     return (plan.processes + plan.more_processes) * (LOADING_S + (WARMING * plan.warmup_ms + plan.min_ms) / 1000)
 
 
-def remeasured(rows: Sequence[Candidate], models: Sequence[Path], device: Device, plan: TimingPlan) -> list[Candidate]:
-    """The rows with latencies of their exported files, all interleaved in one session, so that they can be compared."""
-    found = []
+def remeasured(
+    rows: Sequence[Candidate], models: Sequence[Path], device: Device, plan: TimingPlan
+) -> tuple[list[Candidate], dict[str, Measurement]]:
+    """The rows with latencies of their exported files, and those by id, all interleaved in one session, so that they can be compared.
+
+    Raises:
+        Failed: the device cannot run one of them.
+    """
+    found, measured = [], {}
     for row, result in zip(rows, time_each(device, models, plan), strict=True):
         if isinstance(result, Failed):
             raise result
         found.append(msgspec.structs.replace(row, latency=Latency.of(result), latency_source="measured"))
-    return found
+        measured[row.id] = result
+    return found, measured

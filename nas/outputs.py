@@ -14,7 +14,7 @@ import msgspec
 from latency import DeviceInfo, TimingPlan
 from latency.console import Console, count, ms
 from latency.figures import save_figure
-from nas import pareto
+from nas import pareto, versus
 from nas.calibration import draw_reliability
 from nas.config import RunConfig
 from nas.cores import usable_cores
@@ -152,7 +152,9 @@ def show(out: Path, console: Console) -> None:
     )
     for sentence, times in _alike([text for table in (run.front, run.baselines) for text in table["problems"].dropna()]):
         console.warn(f"latency of {times} of {len(rows)} models: {sentence}")
-    console.say(f"wrote {out}/front.csv, front.png, reliability.png, manifest.json and models/*.onnx")
+    versus.show(out / versus.TABLE, console)
+    beside = f"{versus.TABLE}, " if (out / versus.TABLE).exists() else ""
+    console.say(f"wrote {out}/front.csv, {beside}front.png, reliability.png, manifest.json and models/*.onnx")
     console.say(f"next: look at {out}/front.png; python -m nas.export {out} --model {run.front['id'].iloc[0] if len(run.front) else 'ID'}")
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from latency.console import Console, open_console
 from latency.onnx_graph import emit
-from nas import outputs
+from nas import outputs, versus
 from nas.announcing import announce
 from nas.bench import Bench, check_floor, open_bench, samples
 from nas.budget.costs import reporting_s
@@ -126,9 +126,10 @@ def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> Non
     plan = final_plan(len(models)) if bench.deadline is None else final_plan_within(len(models), spare_s(bench) - reporting_s(0))
     plan = msgspec.structs.replace(plan, threads=config.threads, cpus=bench.meter.plan.cpus)
     console.say(f"measuring {len(models)} exported models side by side")
-    finals = remeasured(finals, models, bench.device, plan)
+    finals, measured = remeasured(finals, models, bench.device, plan)
     device = bench.device.info()
     outputs.write_front(finals, out / "front.csv")
+    versus.write(versus.versus(finals, measured), out / versus.TABLE)
     where = f"{device.name}, {device.runtime}, {config.threads} thread{'s' * (config.threads > 1)}"
     proxy_epochs = config.epochs if config.evaluate == "alone" else 0
     outputs.draw_front(rows, finals, out / "front.png", device=where, epochs=(proxy_epochs, config.final_epochs))

@@ -175,7 +175,7 @@ def _finish(
     device = DevicePool(config.devices, wait_s=config.device_wait_s, say=console.say, open_one=open_one)
     try:
         outputs.refuse_other_device(out, device.info())
-        timed = {r.id: r.latency for r in remeasured([rows[i] for i in files], list(files.values()), device, plan)}
+        timed = {r.id: r.latency for r in remeasured([rows[i] for i in files], list(files.values()), device, plan)[0]}
         info = device.info()
     finally:
         device.close()

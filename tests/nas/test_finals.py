@@ -218,10 +218,12 @@ def test_remeasured_rows_hold_the_files_latencies(tmp_path: Path) -> None:
     for row in RISING[:3]:
         paths.append(tmp_path / f"{row.id}.onnx")
         paths[-1].write_bytes(emit(row.arch).SerializeToString(deterministic=True))
-    found = remeasured(RISING[:3], paths, device, QUICK)
+    found, measured = remeasured(RISING[:3], paths, device, QUICK)
     expected = [device.time([p], QUICK)[0].p50_ms for p in paths]
     assert [r.latency.p50_ms for r in found if r.latency] == expected
     assert [r.id for r in found] == [r.id for r in RISING[:3]]
+    assert [m.p50_ms for m in measured.values()] == expected
+    assert list(measured) == [r.id for r in RISING[:3]]
 
 
 def test_final_that_the_device_cannot_run_is_said(tmp_path: Path) -> None:
