@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -80,8 +81,7 @@ def distill(path: Path, request: Request, console: Console | None = None) -> lis
     refuse_other_data(path, task)
     students = _students(run, request, task)
     _named_nets(request, task)
-    space = open_space(run.config.space, width=run.config.width, input_chw=task.input_chw)
-    starts = Starts(path, space, task)
+    starts = Starts(path, partial(open_space, run.config.space, width=run.config.width, input_chw=task.input_chw), task)
     for student in students:
         starts.key(request.start, student)  # refuses what is not there before a teacher is trained
     if request.shows:

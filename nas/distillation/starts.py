@@ -1,6 +1,6 @@
 """The weights that a student begins with: the run's own of it, or what it inherits from the run's bank."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nas.distillation.lesson import Start, sha256_of
@@ -14,9 +14,9 @@ __all__ = ["Starts"]
 
 
 class Starts:
-    """Beginnings of the students of the run in ``root``; a file is hashed once."""
+    """Beginnings of the students of the run in ``root``; a file is hashed once, and the space opened only for a bank."""
 
-    def __init__(self, root: Path, space: SearchSpace, task: Task) -> None:
+    def __init__(self, root: Path, space: Callable[[], SearchSpace], task: Task) -> None:
         self._root, self._space, self._task = root.resolve(), space, task
         self._hashes: dict[Path, str] = {}
 
@@ -71,7 +71,7 @@ class Starts:
         if not path.is_file():
             which = "runs with --evaluate inherited have one"
             raise InvalidConfig(f"--start bank: {self._root} has no {BANK_FILE}; {which}, others --start run")
-        refuse_foreign(path, self._space, self._task)  # it may have been copied here
+        refuse_foreign(path, self._space(), self._task)  # it may have been copied here
         views(kept_bank(str(path), "cpu"), student.arch)
         return path
 
