@@ -65,10 +65,9 @@ class BankPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``sampling``: what each step runs. ``sandwich``: the space's largest network, its smallest, and ``randoms`` others; ``widening``: a
     trunk alone for a tenth of the steps; then with it ``randoms`` networks that differ from it in one stage at first, and in one up to all
-    of them later; for the last six tenths ``randoms`` + 1 networks drawn evenly, each entry of a menu as often as any other. The first of
-    a step learns from the labels. ``teacher`` of the others: ``largest``, the first one's logits in that step; ``average``, those of the
-    first with the moving average of the bank's weights (one forward pass more); ``labels``, none: the one for ``widening``, of whose
-    networks none is the largest.
+    of them later; for the last six tenths ``randoms`` + 1 networks drawn evenly, which all learn from the labels. Else the first of a step
+    does. ``teacher`` of the others: ``largest``, the first one's logits in that step; ``average``, those of the first with the moving
+    average of the bank's weights (one forward pass more); ``labels``, none.
     """
 
     sampling: Literal["sandwich", "widening"] = "sandwich"
@@ -81,5 +80,3 @@ class BankPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise InvalidConfig(f"bank: randoms must be at least 0, got {self.randoms}")
         if self.sampling == "widening" and not self.randoms:
             raise InvalidConfig("bank: randoms must be at least 1 with widening, got 0: nothing but the trunk would be trained")
-        if self.sampling == "widening" and self.teacher != "labels":
-            raise InvalidConfig(f'bank: widening has no largest network for a teacher: give teacher = "labels", got {self.teacher!r}')

@@ -35,8 +35,8 @@ SAMPLINGS: Mapping[str, Callable[[SearchSpace, int], Sandwich | Widening]] = {"s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BankFit:
-    """What training a bank gave. ``losses`` are the largest networks' mean training losses per epoch; ``began_at`` is the step that an
-    earlier process had reached, ``seconds`` are this one's."""
+    """What training a bank gave. ``losses``: mean training loss of the steps' first networks per epoch; ``began_at``: the step that an
+    earlier process had reached; ``seconds`` are this one's."""
 
     steps: int
     began_at: int
@@ -59,7 +59,7 @@ def train_bank(
     Raises:
         RunConflict: ``path`` holds a bank of another space, data set, head, plan or seed.
         InvalidWeights: ``path`` holds something else.
-        Diverged: a loss or weight is not finite, or an epoch's mean loss of the largest networks is four times that of guessing.
+        Diverged: a loss or weight is not finite, or an epoch's mean loss of the steps' first networks is four times that of guessing.
     """
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     began, stamp = time.perf_counter(), Stamp.of(space, task, plan, seed)
@@ -138,7 +138,8 @@ class BankTraining:
             rng = np.random.default_rng((self.seed, _Streams.NETWORKS, self.step))
             picked = self.sampling.picks(self.usage, rng, self.step / self.steps)
             archs = list(dict.fromkeys(self.space.decode(picks, self.task.head) for picks in picked))
-            self.loss_sum += self.train(order[i * self.feed.batch : (i + 1) * self.feed.batch], archs)
+            teaches = self.sampling.teaches(self.step / self.steps)
+            self.loss_sum += self.train(order[i * self.feed.batch : (i + 1) * self.feed.batch], archs, teaches=teaches)
             self.usage = counted(self.usage, picked)
             if i == self.feed.epoch_steps - 1:
                 self._close_epoch()
@@ -154,13 +155,14 @@ class BankTraining:
         y = self.feed.data.y[: self.feed.batch]
         guessing = float(self._label_loss(torch.zeros(len(y), self.task.head.outputs, device=self.device), y))
         if mean > 4 * guessing:
-            self._refuse(torch.tensor(math.nan), f"mean loss of the epoch's largest networks is {mean:.3g}, far worse than guessing")
+            self._refuse(torch.tensor(math.nan), f"mean loss of the epoch's first networks is {mean:.3g}, far worse than guessing")
 
-    def train(self, index: Tensor, archs: Sequence[Architecture]) -> float:
-        """One step of some networks, the teacher first, on the images at positions ``index``; the teacher's loss."""
+    def train(self, index: Tensor, archs: Sequence[Architecture], *, teaches: bool = True) -> float:
+        """One step of some networks on the images at positions ``index``; the loss of the first, which teaches the others where the plan
+        wants that and it can."""
         x, y = self.feed.images(index, self._generator(_Streams.IMAGES, self.step)), self.feed.data.y[index]
         torch.manual_seed(self._seed(_Streams.DROPOUT, self.step))
-        gradients, loss = self._gradients(archs, x, y)
+        gradients, loss = self._gradients(archs, x, y, taught=self.distils and teaches)
         if self.recipe.clip_norm:
             clip(gradients.values(), self.recipe.clip_norm)
         self.optimizer.step(self.live, gradients, learning_rate(self.recipe, self.step, self.steps))
@@ -168,9 +170,9 @@ class BankTraining:
         self.step += 1
         return loss
 
-    def _gradients(self, archs: Sequence[Architecture], x: Tensor, y: Tensor) -> tuple[dict[str, Gradient], float]:
+    def _gradients(self, archs: Sequence[Architecture], x: Tensor, y: Tensor, *, taught: bool) -> tuple[dict[str, Gradient], float]:
         """The gradient for every tensor of the bank that one of the networks uses, and the loss of the first of them."""
-        if self.distils:
+        if taught:
             first = self._network(archs[0], x, y, None)
             soft = self._taught(first, x)
             runs = [first, *self._at_once([partial(self._network, arch, x, y, soft) for arch in archs[1:]])]

@@ -1,5 +1,6 @@
 """What a search's user asks in the end: how much faster than each published network, and at what accuracy."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from latency.console import Console
 from latency.paired import ratio
 from nas.store import Candidate, write_atomic
 
-__all__ = ["COLUMNS", "TABLE", "Versus", "show", "versus", "write"]
+__all__ = ["COLUMNS", "TABLE", "Found", "Versus", "show", "versus", "write"]
 
 TABLE = "versus.csv"
 COLUMNS = (
@@ -21,19 +22,20 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """A found network beside a baseline: how many times faster (with the 95 % interval), and its test score less the baseline's."""
+    """A found network beside a baseline: how many times faster (with the 95 % interval), and its test score less the baseline's (None
+    where one of them has none)."""
 
     id: str
     times: float
     low: float
     high: float
-    gain: float
+    gain: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Versus:
-    """A baseline; ``as_good``: the fastest found network that is at least as good on valid; ``as_fast``: of those that take no longer the
-    best on valid. None where there is none."""
+    """A baseline; ``as_good``: the fastest found network that is at least as good on valid; ``as_fast``: of those that take no longer, by
+    the middle of the interval, the best on valid. None where there is none."""
 
     baseline: Candidate
     as_good: Found | None
@@ -47,43 +49,42 @@ def versus(rows: Sequence[Candidate], measured: Mapping[str, Measurement]) -> li
     device as a whole is divided out.
 
     Args:
-        rows: trained alike.
+        rows: trained alike; those without a score on valid are left out.
         measured: by id, of one call of ``Device.time``.
     """
-    found = [r for r in rows if not r.baseline]
-    result = []
-    for base in (r for r in rows if r.baseline):
-        beside = {r.id: _beside(r, base, measured) for r in found}
-        good = [r for r in found if (r.score or 0.0) >= (base.score or 0.0)]
-        fast = [r for r in found if beside[r.id].times >= 1]
-        result.append(
-            Versus(
-                baseline=base,
-                as_good=max((beside[r.id] for r in good), key=lambda f: f.times, default=None),
-                as_fast=beside[max(fast, key=lambda r: (r.score or 0.0, beside[r.id].times)).id] if fast else None,
-            )
-        )
+    scored = [(row, row.score) for row in rows if row.score is not None and math.isfinite(row.score)]
+    found, result = [(row, score) for row, score in scored if not row.baseline], []
+    for base, needed in ((row, score) for row, score in scored if row.baseline):
+        beside = [(score, _beside(row, base, measured)) for row, score in found]
+        good = [one for score, one in beside if score >= needed]
+        fast = [(score, one) for score, one in beside if one.times >= 1]
+        _, best = max(fast, key=lambda pair: (pair[0], pair[1].times), default=(0.0, None))
+        result.append(Versus(baseline=base, as_good=max(good, key=lambda one: one.times, default=None), as_fast=best))
     return result
 
 
 def _beside(row: Candidate, base: Candidate, measured: Mapping[str, Measurement]) -> Found:
     center, low, high = ratio(measured[base.id], measured[row.id])
-    return Found(id=row.id, times=center, low=low, high=high, gain=(row.test_score or 0.0) - (base.test_score or 0.0))
+    gain = row.test_score - base.test_score if row.test_score is not None and base.test_score is not None else None
+    return Found(id=row.id, times=center, low=low, high=high, gain=gain)
 
 
 def write(found: Sequence[Versus], path: Path) -> None:
-    """Writes versus.csv, a row for each baseline; nothing where there is none. Gains are fractions, as scores are."""
+    """Writes versus.csv, a row for each baseline; where there is none, no file stays. Gains are fractions, as scores are."""
     import pandas as pd
 
     rows = [(v.baseline.baseline, v.baseline.score, v.baseline.test_score, *_cells(v.as_good), *_cells(v.as_fast)) for v in found]
     if rows:
         write_atomic(path, pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(index=False))
+    else:
+        path.unlink(missing_ok=True)  # of an earlier end of the run
 
 
 def _cells(found: Found | None) -> tuple[str | float, ...]:
     if found is None:
         return ("", *[float("nan")] * 4)
-    return found.id, *(round(value, 6) for value in (found.times, found.low, found.high, found.gain))
+    gain = float("nan") if found.gain is None else found.gain
+    return found.id, *(round(value, 6) for value in (found.times, found.low, found.high, gain))
 
 
 def show(path: Path, console: Console) -> None:
@@ -98,8 +99,8 @@ def show(path: Path, console: Console) -> None:
         for r in table.to_dict("records")
     ]
     console.table(
-        "against each baseline: the fastest found network that is at least as good on valid, and the best that takes no longer; faster: by "
-        "ratios in the same rounds (95 % interval); gain: test points",
+        "against each baseline: the fastest found network that is at least as good on valid, and the best that takes no longer; "
+        "faster: how many times, by ratios in the same rounds (95 % interval); gain: test points",
         ("baseline", "as good", "faster", "gain", "as fast", "faster", "gain"), rows,
     )  # fmt: skip
 
@@ -109,4 +110,5 @@ def _shown(row: Mapping[str, object], which: str) -> tuple[str, str, str]:
     if not isinstance(name, str):
         return "none", "", ""
     times, low, high = (float(str(row[f"{which}_times_{part}"])) for part in ("faster", "low", "high"))
-    return name, f"{times:.2f} ({low:.2f} to {high:.2f})", f"{100 * float(str(row[f'{which}_test_gain'])):+.2f}"
+    gain = 100 * float(str(row[f"{which}_test_gain"]))
+    return name, f"{times:.2f} ({low:.2f} to {high:.2f})", f"{gain:+.2f}" if math.isfinite(gain) else "–"

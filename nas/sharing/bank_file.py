@@ -16,7 +16,7 @@ from nas.weights import save
 from search_spaces.architecture import Head
 from search_spaces.space import SearchSpace
 
-__all__ = ["Notes", "Stamp", "load_bank", "open_average", "refuse_foreign", "refuse_other", "save_bank"]
+__all__ = ["Notes", "Stamp", "load_bank", "bank_facts", "open_average", "refuse_foreign", "refuse_other", "save_bank"]
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +62,7 @@ def load_bank(path: Path) -> tuple[Stamp, Notes, dict[str, dict[str, Tensor]]]:
     Raises:
         InvalidWeights: no bank, or a damaged one.
     """
-    stamp, notes = _facts(path)
+    stamp, notes = bank_facts(path)
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in _tensors(path, ""):
         group, _, name = key.partition("/")
@@ -76,34 +76,34 @@ def open_average(path: Path) -> dict[str, Tensor]:
     Raises:
         InvalidWeights: no bank, a damaged one, or one whose training has not come to its end.
     """
-    _, notes = _facts(path)
+    _, notes = bank_facts(path)
     if notes.step < notes.steps:
         raise InvalidWeights(f"{path}: trained for {notes.step} of {notes.steps} steps; give the command that began it again to go on")
     return {key.removeprefix("average/"): tensor for key, tensor in _tensors(path, "average/")}
 
 
-def refuse_other(path: Path, there: Stamp, here: Stamp) -> None:
-    """Refuses a bank that was made for something else than is wanted.
+def refuse_other(
+    path: Path, there: Stamp, here: Stamp, *, advice: str = "name another --out, or remove the file to train a new bank"
+) -> None:
+    """Refuses a bank that was made for something else than is wanted; a data set is the same whatever its file is called.
 
     Raises:
         RunConflict: names what differs, and both of them.
     """
     what = next(_differences(there, here), None)
     if what:
-        raise RunConflict(f"{path} is a bank {what}; name another --out, or remove the file to train a new bank")
+        raise RunConflict(f"{path} is a bank {what}; {advice}")
 
 
 def refuse_foreign(path: Path, space: SearchSpace, task: Task) -> None:
-    """Refuses a bank of another space, data set (whatever its file is called) or head, however it was trained.
+    """Refuses a bank of another space, data set or head, however it was trained.
 
     Raises:
         RunConflict: names what differs, and both of them.
         InvalidWeights: no bank, or a damaged one.
     """
-    there, _ = _facts(path)
-    here = Stamp.of(space, task, there.plan, there.seed)
-    renamed = there.data_sha256 == here.data_sha256
-    refuse_other(path, there, msgspec.structs.replace(here, data=there.data) if renamed else here)
+    there, _ = bank_facts(path)
+    refuse_other(path, there, Stamp.of(space, task, there.plan, there.seed), advice="put the run's own bank back")
 
 
 def _differences(there: Stamp, here: Stamp) -> Iterator[str]:
@@ -112,10 +112,8 @@ def _differences(there: Stamp, here: Stamp) -> Iterator[str]:
         ("data set", there.data, there.data_sha256, here.data, here.data_sha256),
     )
     for what, name, sha256, our_name, our_sha256 in named:
-        if name != our_name:
-            yield f"of the {what} {name}, not {our_name}"
         if sha256 != our_sha256:
-            yield f"of another content of the {what} {name}, changed since"
+            yield f"of the {what} {name}, not {our_name}" if name != our_name else f"of another content of the {what} {name}, changed since"
     for what, was, now in (
         ("head", there.head, here.head), ("plan", there.plan, here.plan), ("recipe", there.plan.recipe, here.plan.recipe),
     ):  # fmt: skip
@@ -126,7 +124,12 @@ def _differences(there: Stamp, here: Stamp) -> Iterator[str]:
         yield f"of seed {there.seed}, not {here.seed}"
 
 
-def _facts(path: Path) -> tuple[Stamp, Notes]:
+def bank_facts(path: Path) -> tuple[Stamp, Notes]:
+    """What a bank is for, and how far its training is; no tensor is read.
+
+    Raises:
+        InvalidWeights: no bank, or a damaged one.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -59,7 +59,7 @@ def ranked(
 
     Raises:
         RunConflict: ``out`` holds another configuration, or a bank of another space or data set.
-        InvalidWeights: the bank is not trained to its end, and nothing is to be trained.
+        InvalidWeights: the bank is damaged.
         Stopped: a training failed, or there is nothing to show.
     """
     task = open_config_task(config)
@@ -71,9 +71,9 @@ def ranked(
         console.say(f"{sum((arch.id, nth) in there for arch in archs for nth in range(SEEDS))} of {SEEDS * networks} trainings are done")
         if not (done := [arch for arch in archs if (arch.id, 0) in there]):
             raise Stopped(f"{out} has none of these {networks} networks trained for {epochs} epochs; leave out --show to do that")
-        if not (out / BANK_FILE).exists():
-            console.say(f"{out} has no {BANK_FILE}: scores by inheritance are left out; without --show it is trained")
-        return _scored(out, done, there, space, task, config.recipe)
+        if why := _unfinished(out / BANK_FILE):
+            console.say(f"{why}: scores by inheritance are left out; without --show it is trained")
+        return _scored(out, done, there, space, task, config.recipe, inherits=not why)
     with open_run(out, kept or config):
         train_run_bank(config, out, space, task, console)
         path = out / "ranking.jsonl"
@@ -158,16 +158,28 @@ def _read(path: Path) -> list[Trained]:
         raise NasError(f"{path}: not the rows of a ranking ({error}); remove it to train its networks again") from error
 
 
+def _unfinished(path: Path) -> str:
+    """Why networks cannot inherit from a run's bank yet; "" where they can."""
+    if not path.exists():
+        return f"{path.parent} has no {path.name}"
+
+    from nas.sharing.bank_file import bank_facts
+
+    _, notes = bank_facts(path)
+    return f"{path} is trained for {notes.step} of {notes.steps} steps" if notes.step < notes.steps else ""
+
+
 def _scored(
-    out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], space: SearchSpace, task: Task, recipe: Recipe
-) -> list[Ranked]:
+    out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], space: SearchSpace, task: Task, recipe: Recipe,
+    *, inherits: bool = True,
+) -> list[Ranked]:  # fmt: skip
     import torch
 
     from nas.sharing.bank_file import refuse_foreign
     from nas.sharing.inherited import inherited_score, kept_bank
 
     path, bank, found = out.resolve() / BANK_FILE, None, []
-    if path.exists():
+    if inherits:
         refuse_foreign(path, space, task)  # it may have been copied here
         bank = kept_bank(str(path), "cuda" if torch.cuda.is_available() else "cpu")
     for arch in archs:

@@ -40,22 +40,26 @@ def search_seconds(config: RunConfig, space: SearchSpace, task: Task, samples: S
 
 
 def _step_seconds(config: RunConfig, space: SearchSpace, task: Task, each: float, speed: Speed) -> float:
-    """Mean wall seconds of a step, for one image: the first network alone where it teaches the others, those as many at once as may be."""
+    """Mean wall seconds of a step, for one image."""
     randoms = [each] * config.bank.randoms
     if config.bank.sampling == "widening":
-        (first,) = _seconds([trunk(space)], space, task, speed)
-        parts = ((SETTLED, [first]), (WIDENED - SETTLED, [first, *randoms]), (1 - WIDENED, [each, *randoms]))
-        return sum(share * _wall(config, networks) for share, networks in parts)
-    smallest, largest = space.corners()
-    first, *others = [*_seconds([largest, smallest], space, task, speed), *randoms]
+        first = _seconds(trunk(space), space, task, speed)
+        settling, widening = _taught(config, first, []), _taught(config, first, randoms)
+        return SETTLED * settling + (WIDENED - SETTLED) * widening + (1 - WIDENED) * _wall(config, [each, *randoms])
+    smallest, largest = (_seconds(picks, space, task, speed) for picks in space.corners())
+    return _taught(config, largest, [smallest, *randoms])
+
+
+def _taught(config: RunConfig, first: float, others: Sequence[float]) -> float:
+    """Wall seconds of a step: the first network alone where it teaches the others, those as many at once as may be."""
     if config.bank.teacher == "labels":
         return _wall(config, [first, *others])
     return first * (1 + FORWARD * (config.bank.teacher == "average")) + _wall(config, others)
 
 
-def _seconds(networks: Sequence[Mapping[str, Pick]], space: SearchSpace, task: Task, speed: Speed) -> list[float]:
-    """What training on one image takes each."""
-    return [speed.seconds(space.decode(picks, task.head), 1, 1) for picks in networks]
+def _seconds(picks: Mapping[str, Pick], space: SearchSpace, task: Task, speed: Speed) -> float:
+    """What training on one image takes."""
+    return speed.seconds(space.decode(picks, task.head), 1, 1)
 
 
 def _wall(config: RunConfig, seconds: Sequence[float]) -> float:

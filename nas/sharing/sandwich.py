@@ -36,6 +36,10 @@ class Sandwich:
         """The networks of one step, the largest first; the same rule whatever ``share`` of the steps is done."""
         return [self.grandest(usage), self.smallest, *(self.space.sample(rng) for _ in range(self.randoms))]
 
+    def teaches(self, share: float) -> bool:
+        """Whether the first network of such a step can teach the others: always, as the largest."""
+        return True
+
     def grandest(self, usage: Usage) -> dict[str, Pick]:
         """The greatest depths, widths, kernels and expansions, in each stage with the op that was used least so far.
 

@@ -2,11 +2,11 @@
 all of them; in the end networks drawn evenly, without it.
 
 Where ops are alternatives with weights of their own, networks drawn evenly pull the layers that they share each another way, and a short
-training may leave all at chance. A trunk gives them a direction, and its own ops an advantage; the last part, in which every entry of a
-menu is trained as much as any other, takes that back.
+training may leave all at chance. A trunk gives them a direction, and its own ops an advantage; in the last part every entry of a menu
+is drawn as often as any other, within one in a step (what larger entries share with smaller ones is still trained more often).
 In the spirit of progressive shrinking (Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020,
-section 3.3), over stages in place of sizes; the last part is the strict fairness of Chu et al., "FairNAS: Rethinking Evaluation Fairness
-of Weight Sharing Neural Architecture Search", ICCV 2021, section 3.2, over all choices in place of ops alone.
+section 3.3), over stages in place of sizes; the last part is after the strict fairness of Chu et al., "FairNAS: Rethinking Evaluation
+Fairness of Weight Sharing Neural Architecture Search", ICCV 2021, section 3.2, over all choices in place of ops alone.
 """
 
 from collections.abc import Mapping
@@ -47,6 +47,10 @@ class Widening:
         most = 1 + round((len(stages) - 1) * progress)
         return [self.trunk, *(self._changed(rng, stages, int(rng.integers(1, most, endpoint=True))) for _ in range(self.randoms))]
 
+    def teaches(self, share: float) -> bool:
+        """Whether the first network of such a step can teach the others: as long as it is the trunk."""
+        return share < WIDENED
+
     def _changed(self, rng: np.random.Generator, stages: list[str], changed: int) -> dict[str, Pick]:
         """The trunk with the picks of so many stages, drawn evenly, drawn anew."""
         drawn, own = self.space.sample(rng), {stages[i] for i in rng.permutation(len(stages))[:changed]}
@@ -56,7 +60,8 @@ class Widening:
 def fair(space: SearchSpace, rng: np.random.Generator, count: int) -> list[Mapping[str, Pick]]:
     """So many members, each drawn evenly, that together hold every entry of a menu equally often, or once more than another.
 
-    Source: strict fairness, Chu et al., FairNAS, ICCV 2021, section 3.2: of m entries m networks hold each once, and that for all choices.
+    Source: strict fairness, Chu et al., FairNAS, ICCV 2021, section 3.2, of which it is a case where ``count`` is a multiple of the menu's
+    size; else which entry is held once more is drawn anew at each call.
     """
     members: list[dict[str, Pick]] = [{} for _ in range(count)]
     for name, menu in space.choices().items():

@@ -39,6 +39,13 @@ def student(run: Path) -> str:
     return str(load_run(run).front["id"].iloc[0])
 
 
+def test_student_with_fresh_weights_needs_no_space(run: Path, tmp_path: Path) -> None:
+    config = run / "config.json"
+    config.write_text(config.read_text().replace(load_run(run).config.space, str(tmp_path / "gone.toml")))
+    done = CliRunner().invoke(main, [str(a) for a in (run, "--loss", "plain", "--model", student(run))])
+    assert done.exit_code == 0, done.output
+
+
 def test_student_begins_with_what_it_inherits(run: Path) -> None:
     done = distilled(run, "--model", student(run))
     assert done.exit_code == 0, done.output
@@ -73,7 +80,7 @@ def test_bank_of_renamed_data_is_the_same(run: Path) -> None:
 
 @pytest.mark.parametrize(("changed", "said"), [
     ({"data": "npz:other.npz", "data_sha256": "0" * 64}, "of the data set npz:other.npz, not"),
-    ({"space": "tiny x1 at 3x8x8"}, "of the space tiny x1 at 3x8x8, not"),
+    ({"space": "tiny x1 at 3x8x8", "space_sha256": "0" * 64}, "of the space tiny x1 at 3x8x8, not"),
 ])  # fmt: skip
 def test_bank_of_another_run_is_refused_by_name(run: Path, changed: dict[str, str], said: str) -> None:
     stamped(run, **changed)

@@ -105,15 +105,37 @@ def test_bank_that_is_gone_is_named_and_the_rest_shown(run: Path, tmp_path: Path
     assert set(json.loads(done.stdout)) == {"trained alone, other seed", "params", "macs"}
 
 
-@pytest.mark.parametrize("shows", [True, False])
-def test_bank_of_other_data_ranks_nothing(run: Path, tmp_path: Path, shows: bool) -> None:
+def test_bank_that_is_half_trained_is_named_and_the_rest_shown(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     path = tmp_path / "run" / "bank.safetensors"
     stamp, notes, groups = load_bank(path)
-    save_bank(path, msgspec.structs.replace(stamp, data_sha256="0" * 64), notes, groups)
-    done = rank(tmp_path / "run", "--networks", 4, *["--show"] * shows)
+    save_bank(path, stamp, msgspec.structs.replace(notes, step=1), groups)
+    done = rank(tmp_path / "run", "--networks", 4, "--show", "--json")
+    assert done.exit_code == 0, done.output
+    assert f"trained for 1 of {notes.steps} steps: scores by inheritance are left out" in done.stderr
+    assert "inherited" not in json.loads(done.stdout)
+
+
+def test_bank_of_other_data_ranks_nothing(run: Path, tmp_path: Path) -> None:
+    stamped(shutil.copytree(run, tmp_path / "run"), data_sha256="0" * 64)
+    done = rank(tmp_path / "run", "--networks", 4, "--show")
     assert done.exit_code == 2
     assert "another content of the data set" in done.stderr
+    assert "put the run's own bank back" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [("--show",), ()])
+def test_bank_of_renamed_data_ranks_as_before(run: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    stamped(shutil.copytree(run, tmp_path / "run"), data="npz:elsewhere.npz")
+    done = rank(tmp_path / "run", "--networks", 4, "--json", *flags)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == json.loads(rank(run, "--networks", 4, "--show", "--json").stdout)
+
+
+def stamped(run: Path, **changed: str) -> None:
+    path = run / "bank.safetensors"
+    stamp, notes, groups = load_bank(path)
+    save_bank(path, msgspec.structs.replace(stamp, **changed), notes, groups)
 
 
 def test_search_by_trainings_is_ranked_too_and_keeps_its_settings(finished: Path, tmp_path: Path) -> None:

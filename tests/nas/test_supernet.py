@@ -20,7 +20,7 @@ from nas.sharing.bank import inherit, new_bank, parameters
 from nas.sharing.bank_file import load_bank
 from nas.sharing.inherited import inherited_score
 from nas.sharing.sandwich import Sandwich
-from nas.supernet import train_bank
+from nas.supernet import BankTraining, train_bank
 from nas.tasks import Task
 from nas.tasks.dataset import Images
 from nas.weights import InvalidWeights
@@ -110,7 +110,8 @@ def test_bank_of_a_single_network_trains_as_a_hand_written_loop_does(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("teacher", "sampling"), [("labels", "widening"), ("labels", "sandwich"), ("largest", "sandwich"), ("average", "sandwich")]
+    ("teacher", "sampling"),
+    [("labels", "widening"), ("largest", "widening"), ("labels", "sandwich"), ("largest", "sandwich"), ("average", "sandwich")],
 )
 def test_networks_of_a_step_at_once_give_the_same_bank(
     given: tuple[SearchSpace, Task], tmp_path: Path, teacher: str, sampling: str
@@ -119,6 +120,18 @@ def test_networks_of_a_step_at_once_give_the_same_bank(
     for workers in (1, 3):
         train_bank(*given, wanted, seed=0, path=tmp_path / f"{workers}", device="cpu", workers=workers)
     assert_same_bank(tmp_path / "1", tmp_path / "3")
+
+
+def test_networks_that_none_can_teach_learn_from_labels(given: tuple[SearchSpace, Task]) -> None:
+    def stepped(teacher: str, *, teaches: bool) -> dict[str, Tensor]:
+        training = BankTraining(*given, plan(teacher=teacher), 0, torch.device("cpu"))
+        archs = [given[0].decode(picks, given[1].head) for picks in reversed(given[0].corners())]
+        training.train(torch.arange(16), archs, teaches=teaches)
+        return training.live
+
+    labels = stepped("labels", teaches=True)
+    assert all(torch.equal(t, labels[name]) for name, t in stepped("largest", teaches=False).items())
+    assert not all(torch.equal(t, labels[name]) for name, t in stepped("largest", teaches=True).items())
 
 
 def used_by(space: SearchSpace, head: Head, picked: list[Mapping[str, str | int | float]], live: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,17 @@
 """Found networks against baselines: which stands for them, by what figures, and how that is written and printed."""
 
+import math
 from io import StringIO
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pandas as pd
 import pytest
 
 from latency import Measurement
 from latency.console import open_console
+from latency.paired import ratio
 from nas.store import Candidate, Latency
 from nas.versus import COLUMNS, show, versus, write
 from search_spaces import Architecture, Block, Head
@@ -58,6 +62,36 @@ def test_figures_are_the_ratio_and_the_difference_on_test() -> None:
     assert found.as_good.gain == pytest.approx(0.02)
 
 
+def test_interval_is_of_the_ratios_and_in_its_order() -> None:
+    rng = np.random.default_rng(0)
+    base, fast = (rounds(ms * np.exp(0.05 * rng.standard_normal(20))) for ms in (3.0, 1.5))
+    (found,) = versus([MIDDLE[0], BASE[0]], {BASE[0].id: base, MIDDLE[0].id: fast})
+    assert found.as_good is not None
+    assert found.as_good.low < found.as_good.times < found.as_good.high
+    assert found.as_good.low < 2.0 < found.as_good.high
+    assert (found.as_good.times, found.as_good.low, found.as_good.high) == ratio(base, fast)
+
+
+@pytest.mark.parametrize("score", [None, math.nan])
+def test_network_without_a_score_stands_for_nothing_and_against_nothing(score: float | None) -> None:
+    bare, bare_base = ((msgspec.structs.replace(row, score=score), timed) for row, timed in (QUICKEST, STRONG))
+    assert against(bare, MIDDLE, BASE, bare_base) == [(MIDDLE[0].id, MIDDLE[0].id)]
+
+
+def test_gain_is_unknown_where_test_is(tmp_path: Path) -> None:
+    untested, said = (msgspec.structs.replace(MIDDLE[0], test_score=None), MIDDLE[1]), StringIO()
+    (found,) = versus([untested[0], BASE[0]], {row.id: timed for row, timed in (untested, BASE)})
+    assert found.as_good is not None
+    assert found.as_good.gain is None
+    write([found], tmp_path / "versus.csv")
+    show(tmp_path / "versus.csv", open_console(out=said, err=said))
+    assert "nan" not in said.getvalue()
+
+
+def rounds(ms: np.ndarray) -> Measurement:
+    return msgspec.structs.replace(taken(), samples_ns=tuple((int(v * 1e6),) * 3 for v in ms))
+
+
 def test_table_is_written_and_printed_with_its_gaps(tmp_path: Path) -> None:
     networks, path, said = [MIDDLE, BASE, STRONG], tmp_path / "versus.csv", StringIO()
     write(versus([row for row, _ in networks], {row.id: timed for row, timed in networks}), path)
@@ -73,7 +107,8 @@ def test_table_is_written_and_printed_with_its_gaps(tmp_path: Path) -> None:
     assert "none" in said.getvalue()
 
 
-def test_run_without_baselines_has_no_such_table(tmp_path: Path) -> None:
+def test_run_without_baselines_has_no_such_table_nor_keeps_an_old_one(tmp_path: Path) -> None:
+    write(versus([MIDDLE[0], BASE[0]], {row.id: timed for row, timed in (MIDDLE, BASE)}), tmp_path / "versus.csv")
     write(versus([MIDDLE[0]], {}), tmp_path / "versus.csv")
     show(tmp_path / "versus.csv", open_console(err=StringIO()))
     assert not list(tmp_path.iterdir())

@@ -117,7 +117,7 @@ def test_bank_made_for_something_else_is_not_shortened(tmp_path: Path, monkeypat
     stamp, _, _ = load_bank(tmp_path / BANK_FILE)
     recipe = msgspec.structs.replace(stamp.plan.recipe, epochs=2, **({"lr": 0.7} if what == "lr" else {}))
     plan = msgspec.structs.replace(stamp.plan, recipe=recipe, **({"teacher": "average"} if what == "teacher" else {}))
-    other = msgspec.structs.replace(stamp, plan=plan, **({"data": "npz:other.npz"} if what == "data" else {}))
+    other = msgspec.structs.replace(stamp, plan=plan, **({"data_sha256": "0" * 64} if what == "data" else {}))
     with pytest.raises(RunConflict, match="is a bank"):
         shorten(tmp_path / BANK_FILE, other)
     assert (tmp_path / BANK_FILE).read_bytes() == before

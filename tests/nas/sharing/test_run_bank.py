@@ -7,6 +7,7 @@ from latency.console import open_console
 from nas.forecast import Speed
 from nas.recipe import BankPlan
 from nas.sharing.run_bank import SCORING_SHARE, search_seconds, train_run_bank
+from nas.sharing.widening import trunk
 from tests.nas.small import RECIPE, inheriting, opened
 
 SECOND_AN_IMAGE = Speed(per_image_s=1.0, per_mac_s=0.0)
@@ -26,9 +27,12 @@ def test_widening_expects_its_parts_by_their_share(tmp_path: Path) -> None:
     given = inheriting(tmp_path, bank_epochs=2, workers=1, bank=BankPlan(sampling="widening", randoms=3, teacher="labels", recipe=RECIPE))
     task, space = opened(given)
     samples = [space.decode(picks, task.head) for picks in space.corners()]
-    bank_s, _ = search_seconds(given, space, task, samples, SECOND_AN_IMAGE)
-    # one network for a tenth of the steps, four for the rest
-    assert bank_s == pytest.approx(2 * 90 * (0.1 * 1 + 0.9 * 4))
+    speed = Speed(per_image_s=0.0, per_mac_s=1.0)
+    bank_s, _ = search_seconds(given, space, task, samples, speed)
+    first = speed.seconds(space.decode(trunk(space), task.head), 1, 1)
+    each = sum(speed.seconds(arch, 1, 1) for arch in samples) / 2
+    assert first != pytest.approx(each)
+    assert bank_s == pytest.approx(2 * 90 * (0.1 * first + 0.3 * (first + 3 * each) + 0.6 * 4 * each))
 
 
 def test_search_that_trains_candidates_expects_no_bank(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -57,14 +58,28 @@ def test_fair_networks_hold_every_entry_of_a_menu_equally_often(name: str, count
         assert max(held) - min(held) <= 1
 
 
+def test_fair_networks_mix_rounds_of_a_menu() -> None:
+    """Of a menu of two, four members hold any of the 6 orders of two and two, all as often: a chi-squared test."""
+    rng, kernel = np.random.default_rng(0), "s2.kernel"
+    orders = Counter(tuple(member[kernel] for member in fair(MNASNET, rng, 4)) for _ in range(600))
+    assert len(orders) == 6
+    assert sum((n - 100) ** 2 / 100 for n in orders.values()) < 20.52  # five degrees of freedom, p = 0.001
+
+
 def test_fair_networks_pair_entries_of_two_menus_evenly() -> None:
-    """Of one step the second menu's entry tells nothing about the first's: a chi-squared test of their 2 x 2 table."""
+    """One menu's entry tells nothing about the other's: a chi-squared test of the 2 x 2 table, margins given."""
     rng, kernel, se = np.random.default_rng(0), "s2.kernel", "s2.se"
-    first = [fair(MNASNET, rng, 2)[0] for _ in range(400)]
+    third = [fair(MNASNET, rng, 4)[2] for _ in range(400)]
     kernels, ses = MNASNET.choices()[kernel], MNASNET.choices()[se]
-    counts = [sum(member[kernel] == k and member[se] == s for member in first) for k in kernels for s in ses]
+    counts = [sum(member[kernel] == k and member[se] == s for member in third) for k in kernels for s in ses]
     assert len(counts) == 4
     assert sum((n - 100) ** 2 / 100 for n in counts) < 16.27  # three degrees of freedom, p = 0.001
+
+
+def test_only_a_trunk_teaches() -> None:
+    for share in (0.0, 0.3, 0.39, 0.4, 0.9):
+        is_first = WIDENING.picks({}, np.random.default_rng(0), share)[0] == WIDENING.trunk
+        assert WIDENING.teaches(share) == is_first
 
 
 @pytest.mark.parametrize("name", SPACES)
