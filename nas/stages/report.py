@@ -93,9 +93,11 @@ def draw(entries: Sequence[Entry], out: Path, *, device: str) -> None:
     for e in entries:
         if e.row.lesson and (before := plain.get(e.row.id)):
             axes.plot([before.p50_ms, e.p50_ms], [_test(before), _test(e)], color="C3", linewidth=0.7, linestyle=":", zorder=0)
+    middle = sum(axes.get_xlim()) / 2
     for e in entries:
         if e.series == "baseline":
-            axes.annotate(e.row.baseline, (e.p50_ms, _test(e)), fontsize=6.5, xytext=(4, -9), textcoords="offset points")
+            offset, side = ((4, -9), "left") if e.p50_ms < middle else ((-4, -9), "right")  # inwards
+            axes.annotate(e.row.baseline, (e.p50_ms, _test(e)), fontsize=6.5, xytext=offset, textcoords="offset points", ha=side)
     axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval\n{device}")
     axes.set_ylabel("test accuracy in %")
     axes.grid(visible=True, alpha=0.25)
