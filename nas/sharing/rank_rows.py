@@ -75,7 +75,6 @@ def ranked(
             console.say(f"{why}: scores by inheritance are left out; without --show it is trained")
         return _scored(out, done, there, space, task, config.recipe, inherits=not why)
     with open_run(out, kept or config):
-        train_run_bank(config, out, space, task, console)
         path = out / "ranking.jsonl"
         drop_torn_line(path)
         jobs = RankJobs(config, out, archs, epochs, _read(path))
@@ -83,6 +82,7 @@ def ranked(
             jobs.on_row = lambda row: tick(f"{row.id} valid {row.score:.3f}")
             if len(jobs):
                 EXECUTORS[config.executor](jobs, config, workers=workers_of(config))
+        train_run_bank(config, out, space, task, console)  # after the trainings, whose rows are small files that can be kept anywhere
         return _scored(out, archs, jobs.rows, space, task, config.recipe)
 
 
