@@ -75,6 +75,10 @@ def ranked(
             console.say(f"{why}: scores by inheritance are left out; without --show it is trained")
         return _scored(out, done, there, space, task, config.recipe, inherits=not why)
     with open_run(out, kept or config):
+        if (out / BANK_FILE).exists():  # before hours of training, not after
+            from nas.sharing.bank_file import refuse_foreign
+
+            refuse_foreign(out / BANK_FILE, space, task)
         path = out / "ranking.jsonl"
         drop_torn_line(path)
         jobs = RankJobs(config, out, archs, epochs, _read(path))

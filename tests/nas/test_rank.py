@@ -124,6 +124,15 @@ def test_bank_of_other_data_ranks_nothing(run: Path, tmp_path: Path) -> None:
     assert "put the run's own bank back" in done.stderr
 
 
+def test_bank_of_other_data_is_refused_before_anything_is_trained(run: Path, tmp_path: Path) -> None:
+    stamped(shutil.copytree(run, tmp_path / "run"), data_sha256="0" * 64)
+    (tmp_path / "run" / "ranking.jsonl").unlink()
+    done = rank(tmp_path / "run", "--networks", 4)
+    assert done.exit_code == 2
+    assert "another content of the data set" in done.stderr
+    assert not (tmp_path / "run" / "ranking.jsonl").exists()
+
+
 @pytest.mark.parametrize("flags", [("--show",), ()])
 def test_bank_of_renamed_data_ranks_as_before(run: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
     stamped(shutil.copytree(run, tmp_path / "run"), data="npz:elsewhere.npz")
