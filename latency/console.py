@@ -25,8 +25,9 @@ Style = Literal["", "yellow", "bold red"]
 class Tick(Protocol):
     """Moves a progress line on."""
 
-    def __call__(self, text: str = "", *, advance: int = 1) -> None:
-        """Count ``advance`` more as done and show ``text`` behind the figures."""
+    def __call__(self, text: str = "", *, advance: int = 1, earlier: int = 0) -> None:
+        """Count ``advance`` more as done and show ``text`` behind the figures; ``earlier`` ones too, which an earlier process did: no time
+        that is left is told by them."""
         ...
 
 
@@ -201,7 +202,9 @@ def _live(terminal: "rich.console.Console", total: int | None, what: str) -> Ite
     with Progress(*columns, console=terminal, auto_refresh=False, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=total, text="")
 
-        def tick(text: str = "", *, advance: int = 1) -> None:
+        def tick(text: str = "", *, advance: int = 1, earlier: int = 0) -> None:
+            if earlier:
+                bar.reset(task, completed=earlier)
             bar.update(task, advance=advance, text=text, refresh=True)
 
         yield tick
@@ -210,17 +213,18 @@ def _live(terminal: "rich.console.Console", total: int | None, what: str) -> Ite
 @contextlib.contextmanager
 def _quiet(console: Console, total: int | None, what: str) -> Iterator[Tick]:
     began = said = console.clock()
-    done, shown = 0, -1
+    done, before, shown = 0, 0, -1
 
     def line(text: str) -> str:
         gone = console.clock() - began
         of = f" of {total}" if total is not None else ""
-        left = f", about {duration(gone / done * (total - done))} left" if total is not None and 0 < done < total else ""
+        left = f", about {duration(gone / (done - before) * (total - done))} left" if total is not None and before < done < total else ""
         return f"{what}: {done}{of} in {duration(gone)}{left}" + (f": {text}" if text else "")
 
-    def tick(text: str = "", *, advance: int = 1) -> None:
-        nonlocal done, said, shown
-        done += advance
+    def tick(text: str = "", *, advance: int = 1, earlier: int = 0) -> None:
+        nonlocal done, before, said, shown
+        before += earlier
+        done += earlier + advance
         if console.clock() - said >= QUIET_S:
             said, shown = console.clock(), done
             console.say(line(text))

@@ -86,7 +86,7 @@ def train_run_bank(
 
         def on_step(step: int, steps: int) -> None:
             nonlocal done
-            tick(advance=step - done)
+            tick(advance=1, earlier=step - 1 - done)
             done = step
             watch(step, steps)
 

@@ -126,6 +126,23 @@ def test_progress_without_a_terminal_says_a_line_every_10_seconds_at_most() -> N
     assert len(lines) == 10
 
 
+def test_progress_tells_no_time_left_by_what_an_earlier_process_did() -> None:
+    err = io.StringIO()
+    clock = Clock(0.0)
+    with open_console(io.StringIO(), err, clock=clock).progress(100, "training") as tick:
+        for earlier in (80, *[0] * 9):
+            clock.now += 1.0
+            tick(earlier=earlier)
+    assert err.getvalue() == "training: 90 of 100 in 10 s, about 10 s left\n"
+
+
+def test_progress_on_a_terminal_counts_what_an_earlier_process_did() -> None:
+    err = Terminal()
+    with open_console(io.StringIO(), err).progress(100, "training") as tick:
+        tick(earlier=80)
+    assert "81/100" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err.getvalue())
+
+
 def test_progress_ends_with_a_line_that_says_how_far_it_came() -> None:
     err = io.StringIO()
     with open_console(io.StringIO(), err, clock=Clock(0.0)).progress(None, "measuring") as tick:
