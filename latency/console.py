@@ -25,9 +25,8 @@ Style = Literal["", "yellow", "bold red"]
 class Tick(Protocol):
     """Moves a progress line on."""
 
-    def __call__(self, text: str = "", *, advance: int = 1, earlier: int = 0) -> None:
-        """Count ``advance`` more as done and show ``text`` behind the figures; ``earlier`` ones too, which an earlier process did: no time
-        that is left is told by them."""
+    def __call__(self, text: str = "", *, advance: int = 1, earlier: bool = False) -> None:
+        """Count ``advance`` more as done and show ``text`` behind the figures; the time left is not told by what was done ``earlier``."""
         ...
 
 
@@ -71,7 +70,7 @@ class Console:
 
         It is drawn by the ticks alone, with no thread of its own: nothing runs beside what is being timed.
         """
-        with _live(self.rich_err, total, what) if self.rich_err else _quiet(self, total, what) as tick:
+        with _live(self, self.rich_err, total, what) if self.rich_err else _quiet(self, total, what) as tick:
             yield tick
 
 
@@ -194,18 +193,18 @@ def _rich_table(terminal: "rich.console.Console", title: str, columns: Sequence[
 
 
 @contextlib.contextmanager
-def _live(terminal: "rich.console.Console", total: int | None, what: str) -> Iterator[Tick]:
+def _live(console: Console, terminal: "rich.console.Console", total: int | None, what: str) -> Iterator[Tick]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     what_column, text_column = (TextColumn("{task.description}", markup=False), TextColumn("{task.fields[text]}", markup=False))
     columns = (what_column, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), text_column)
-    with Progress(*columns, console=terminal, auto_refresh=False, transient=True, redirect_stdout=False) as bar:
+    with Progress(*columns, console=terminal, auto_refresh=False, transient=True, redirect_stdout=False, get_time=console.clock) as bar:
         task = bar.add_task(what, total=total, text="")
 
-        def tick(text: str = "", *, advance: int = 1, earlier: int = 0) -> None:
+        def tick(text: str = "", *, advance: int = 1, earlier: bool = False) -> None:
             if earlier:
-                bar.reset(task, completed=earlier)
-            bar.update(task, advance=advance, text=text, refresh=True)
+                bar.tasks[0].completed += advance  # update() would take it for speed
+            bar.update(task, advance=0 if earlier else advance, text=text, refresh=True)
 
         yield tick
 
@@ -221,10 +220,10 @@ def _quiet(console: Console, total: int | None, what: str) -> Iterator[Tick]:
         left = f", about {duration(gone / (done - before) * (total - done))} left" if total is not None and before < done < total else ""
         return f"{what}: {done}{of} in {duration(gone)}{left}" + (f": {text}" if text else "")
 
-    def tick(text: str = "", *, advance: int = 1, earlier: int = 0) -> None:
+    def tick(text: str = "", *, advance: int = 1, earlier: bool = False) -> None:
         nonlocal done, before, said, shown
-        before += earlier
-        done += earlier + advance
+        before += advance if earlier else 0
+        done += advance
         if console.clock() - said >= QUIET_S:
             said, shown = console.clock(), done
             console.say(line(text))

@@ -76,7 +76,7 @@ def profile(
         lost, known = "", (stored or {}).get(spec, {})
         found += [Result(model=m, device=spec, sessions=(known[m.sha256],), is_stored=True) for m in models if m.sha256 in known]
         if tick and (old := sum(m.sha256 in known for m in models)):
-            tick(f"{old} on {spec} taken before", advance=old)
+            tick(f"{old} on {spec} taken before", advance=old, earlier=True)
         for group in _groups([m for m in models if m.sha256 not in known]):
             try:
                 results = [] if lost else _group(group, spec, device, plan, sessions)

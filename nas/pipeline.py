@@ -114,7 +114,7 @@ def _open_search(bench: Bench, folder: RunFolder, pricing: Pricing, lines: conte
         on_row=lambda row: tick(outputs.row_line(row), advance=int(row.status == "trained")),
     )  # fmt: skip
     if rounds.trained:
-        tick("from before", advance=rounds.trained)
+        tick("from before", advance=rounds.trained, earlier=True)
     return rounds
 
 

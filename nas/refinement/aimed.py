@@ -103,7 +103,7 @@ def open_search(bench: Bench, out: Path, path: Sequence[Candidate], lines: conte
         on_row=lambda row: tick(f"valid {row.score or 0.0:.3f}", advance=1) if row.status == "trained" else None,
     )  # fmt: skip
     if rounds.trained:
-        tick("from before", advance=rounds.trained)
+        tick("from before", advance=rounds.trained, earlier=True)
     return rounds
 
 

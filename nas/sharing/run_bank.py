@@ -86,7 +86,9 @@ def train_run_bank(
 
         def on_step(step: int, steps: int) -> None:
             nonlocal done
-            tick(advance=1, earlier=step - 1 - done)
+            if step - done > 1:  # the first of a bank that is taken up
+                tick(advance=step - done - 1, earlier=True)
+            tick()
             done = step
             watch(step, steps)
 

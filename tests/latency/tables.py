@@ -36,7 +36,7 @@ def timing(ms: float, *, anchor_ms: float = 1.0) -> Timing:
     )  # fmt: skip
 
 
-def no_tick(text: str = "", *, advance: int = 1, earlier: int = 0) -> None:
+def no_tick(text: str = "", *, advance: int = 1, earlier: bool = False) -> None:
     """A progress line that nobody looks at."""
 
 

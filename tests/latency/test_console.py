@@ -130,17 +130,22 @@ def test_progress_tells_no_time_left_by_what_an_earlier_process_did() -> None:
     err = io.StringIO()
     clock = Clock(0.0)
     with open_console(io.StringIO(), err, clock=clock).progress(100, "training") as tick:
-        for earlier in (80, *[0] * 9):
+        tick("from before", advance=80, earlier=True)
+        for _ in range(10):
             clock.now += 1.0
-            tick(earlier=earlier)
+            tick()
     assert err.getvalue() == "training: 90 of 100 in 10 s, about 10 s left\n"
 
 
-def test_progress_on_a_terminal_counts_what_an_earlier_process_did() -> None:
+def test_progress_on_a_terminal_tells_no_time_left_by_what_an_earlier_process_did() -> None:
     err = Terminal()
-    with open_console(io.StringIO(), err).progress(100, "training") as tick:
-        tick(earlier=80)
-    assert "81/100" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err.getvalue())
+    clock = Clock(0.0)
+    with open_console(io.StringIO(), err, clock=clock).progress(100, "training") as tick:
+        for number in range(11):
+            clock.now += number != 1
+            tick(advance=80 if number == 1 else 1, earlier=number == 1)
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err.getvalue()).split("training")[-1]
+    assert last.split()[-3:] == ["90/100", "0:00:10", "0:00:10"]
 
 
 def test_progress_ends_with_a_line_that_says_how_far_it_came() -> None:

@@ -64,7 +64,7 @@ def test_lost_device_keeps_what_other_devices_measured(tmp_path: Path) -> None:
 def test_many_models_are_timed_in_groups(tmp_path: Path) -> None:
     device, ticks = Recorder(), list[int]()
     models = opened(tmp_path, *[conv_net(ch=1 + i) for i in range(GROUP + 2)])
-    results = profile(models, {"fake": device}, QUICK, tick=lambda text="", *, advance=1, earlier=0: ticks.append(advance))
+    results = profile(models, {"fake": device}, QUICK, tick=lambda text="", *, advance=1, earlier=False: ticks.append(advance))
     assert [len(asked) for asked in device.asked] == ticks == [GROUP, 2]
     assert [r.model.name for r in results] == [m.name for m in models]
 

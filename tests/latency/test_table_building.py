@@ -143,7 +143,7 @@ def test_work_of_a_new_table_is_counted_by_hand(tmp_path: Path) -> None:
 
 def test_ticks_count_every_timing(tmp_path: Path) -> None:
     counted = []
-    built(tmp_path / "t.jsonl", tick=lambda text="", *, advance=1, earlier=0: counted.append(advance))
+    built(tmp_path / "t.jsonl", tick=lambda text="", *, advance=1, earlier=False: counted.append(advance))
     assert sum(counted) == work_left(open_record(tmp_path / "new.jsonl", conditions()), SMALL).timings
 
 

@@ -1,4 +1,6 @@
+import re
 from io import StringIO
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,17 @@ def test_finished_bank_is_said_to_have_nothing_left(tmp_path: Path) -> None:
         train_run_bank(given, tmp_path, space, task, open_console(err=said))
     assert "bank     5 of its 5 steps" in said.getvalue()
     assert "bank     trained before" in said.getvalue()
+
+
+def test_bank_that_is_taken_up_tells_the_time_left_by_its_own_steps(tmp_path: Path) -> None:
+    given, said = inheriting(tmp_path, bank_epochs=1), StringIO()
+    task, space = opened(given)
+
+    def stop(step: int, steps: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run_bank(given, tmp_path, space, task, open_console(err=StringIO()), save_s=0.0, watch=stop)
+    train_run_bank(given, tmp_path, space, task, open_console(err=said, clock=map(float, count(0, 10)).__next__))
+    assert re.search(r"steps of the bank: 4 of 5 in (.+), about \1 left", said.getvalue())  # one step took that long, and one is left
