@@ -18,7 +18,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     way, its edges reflected; ``cutout_pixels`` blanks a square of that side (0: neither). ``flip`` "auto" mirrors
     left-right where the data set says that a mirrored image keeps its class. ``dropout`` is a property of the network:
     it goes to ``build``, and ``fit`` itself does not read it. ``clip_norm`` 0 clips nothing. ``amp`` "auto" trains in bf16
-    where the hardware gains from it (CUDA with bf16; CPUs with AMX).
+    where the hardware gains from it: on CUDA with bf16, on no CPU.
     """
 
     epochs: int = 3

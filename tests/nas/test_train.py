@@ -229,6 +229,10 @@ def test_bf16_is_off_when_told_so() -> None:
     assert precision(Recipe(amp="off"), torch.device("cpu")) == "fp32"
 
 
+def test_every_cpu_trains_in_fp32_unless_told_otherwise() -> None:
+    assert precision(Recipe(), torch.device("cpu")) == "fp32"
+
+
 @pytest.mark.gpu
 def test_same_seed_gives_identical_weights_on_a_gpu(task: Task) -> None:
     one, two = net(dropout=0.3), net(dropout=0.3)
