@@ -3,8 +3,8 @@
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from nas.errors import NothingFeasible, UnknownName
 from nas.jobs import open_config_task
 from nas.measuring import Meter
 from nas.samplers import SAMPLERS
+from nas.store import Candidate
 from nas.tasks.task import Task
 from search_spaces import Pick, SearchSpace, open_space
 from search_spaces.architecture import Architecture
@@ -60,6 +61,7 @@ class Bench:
     plan: Plan | None = None  # of the budget
     opened_s: float = 0.0  # that opening all this took
     is_searched: bool = False  # the search is over, and only full trainings are left
+    reuses: Mapping[str, Candidate] = field(default_factory=dict)  # full trainings to take over, by architecture id
 
     @property
     def left_s(self) -> float:

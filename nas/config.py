@@ -18,10 +18,13 @@ __all__ = ["RESUMABLE", "RunConfig", "config_from_file", "fields_of_file", "pars
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
 FILE_ONLY = frozenset({"round_size", "overlap", "recipe", "bank", "data_seed"})
-RESUMABLE = STAGE_FIELDS | {"trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh"}
+RESUMABLE = STAGE_FIELDS | {
+    "trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh", "remeasure", "reuse",
+}  # fmt: skip
 """Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched.
 
-Of devices only the way to them may: another device than the run's rows were measured on is refused when it is opened.
+Of devices only the way to them may: another device than the run's rows were measured on is refused when it is opened, unless
+``remeasure`` says that all is to be measured anew there.
 """
 
 
@@ -40,6 +43,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     device_wait_s: float = 900.0  # for a device that is unplugged on the way, where there is no other
     table: str | None = None  # latency table of the device: what it shows to be far from the front is not measured
     fresh: bool = False  # measure what earlier runs measured alike on the same device
+    remeasure: bool = False  # take up a run of another device: its scores stay, its latencies are taken anew on this one
+    reuse: str | None = None  # a run whose full trainings are taken over where they are the same
     threads: int = 1  # of the measured runtime
     sampler: str = "tpe"
     reward: Reward = "pareto"

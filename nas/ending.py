@@ -18,6 +18,7 @@ from nas.errors import Stopped
 from nas.finals import Baseline, FinalJobs, baselines_near, finalists, search_front
 from nas.forecast import FORWARD, speed_of
 from nas.jobs import recipe_for
+from nas.reuse import take_over
 from nas.rounds import SearchRounds
 from nas.store import Candidate, RunFolder
 from search_spaces.architecture import Architecture
@@ -60,7 +61,9 @@ class Ending:
             self._decide_epochs()
         note_searched(self.bench)
         config, console = self.bench.config, self.bench.console
-        jobs = FinalJobs(config=config, folder=self._folder, members=self._members, baselines=self._baselines)
+        wanted = {r.id: "" for r in self._members} | {b.arch.id: b.label for b in self._baselines}
+        taken = take_over(wanted, config.final_epochs, self.bench, self._folder)
+        jobs = FinalJobs(config=config, folder=self._folder, members=self._members, baselines=self._baselines, taken=taken)
         seconds = self._seconds(config.final_epochs)
         jobs.sort(seconds)
         wait = makespan(map(seconds, jobs.archs), self.bench.workers)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,8 +22,8 @@ from search_spaces.architecture import Architecture
 from search_spaces.baselines import baseline, published
 
 __all__ = [
-    "FINAL_SEED", "FinalJobs", "baselines_near", "final_plan", "final_plan_within", "finalists", "predicted_baselines", "remeasured",
-    "search_front",
+    "FINAL_SEED", "FinalJobs", "baselines_near", "final_plan", "final_plan_within", "final_seed", "finalists", "predicted_baselines",
+    "remeasured", "search_front",
 ]  # fmt: skip
 
 WIDTHS = (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
@@ -31,6 +32,11 @@ FINAL_SEED = 1_000_000_007  # the final training starts anew: not with the seed 
 SHORT_WARMUP_MS, SHORT_SETTLE_S = 100.0, 1.0  # not 0: what stands against measuring is said
 WARMING, LOADING_S = 1.5, 0.1  # a warm-up takes longer than its least; a process loads each model
 MEASURING_MS = 120_000.0  # at most so long for timing all finals together, warm-up apart
+
+
+def final_seed(config: RunConfig) -> int:
+    """The seed of a run's full trainings."""
+    return proposal_seed(config.seed, FINAL_SEED)
 
 
 def search_front(rows: Sequence[Candidate]) -> list[Candidate]:
@@ -142,12 +148,14 @@ class FinalJobs(Trainings):
         folder: RunFolder,
         members: Sequence[Candidate],
         baselines: Sequence[Baseline],
+        taken: Mapping[str, Candidate] = MappingProxyType({}),
         on_row: Callable[[Candidate], None] = lambda row: None,
     ) -> None:
+        """``taken``: rows by id that the run has taken over from another since it was opened."""
         self._config, self.on_row = config, on_row
         wanted = {r.id: ("", r.arch) for r in members}
         wanted |= {b.arch.id: (b.label, b.arch) for b in baselines if b.arch.id not in wanted}
-        kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"}
+        kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"} | dict(taken)
         jobs = ((self._job(arch, folder), label) for i, (label, arch) in wanted.items() if i not in kept)
         super().__init__(folder, (kept[i] for i in wanted if i in kept), ((job, _draft(job, label)) for job, label in jobs))
 
@@ -162,7 +170,7 @@ class FinalJobs(Trainings):
     def _job(self, arch: Architecture, folder: RunFolder) -> Job:
         weights = str(folder.path.resolve() / "models" / f"{arch.id}.safetensors")
         recipe = recipe_for(self._config, self._config.final_epochs)
-        return Job(key=arch.id, arch=arch, recipe=recipe, seed=proposal_seed(self._config.seed, FINAL_SEED), weights=weights, test=True)
+        return Job(key=arch.id, arch=arch, recipe=recipe, seed=final_seed(self._config), weights=weights, test=True)
 
 
 def _draft(job: Job, label: str) -> Candidate:
@@ -198,9 +206,9 @@ def _least_s(plan: TimingPlan) -> float:
 
 
 def remeasured(
-    rows: Sequence[Candidate], models: Sequence[Path], device: Device, plan: TimingPlan
+    rows: Sequence[Candidate], models: Sequence[Path | bytes], device: Device, plan: TimingPlan
 ) -> tuple[list[Candidate], dict[str, Measurement]]:
-    """The rows with latencies of their exported files, and those by id, all interleaved in one session, so that they can be compared.
+    """The rows with latencies of their models, and those by id, all interleaved in one session, so that they can be compared.
 
     Raises:
         Failed: the device cannot run one of them.

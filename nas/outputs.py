@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "FRONT_COLUMNS", "draw_calibration", "draw_front", "environment_text", "is_complete", "keep_baselines", "kept_baselines",
-    "non_dominated", "refuse_changed", "refuse_other_data", "refuse_other_device", "row_line", "show", "write_front",
+    "FRONT_COLUMNS", "draw_calibration", "draw_front", "earlier_places", "environment_text", "is_complete", "is_of_another_device",
+    "keep_baselines", "kept_baselines", "non_dominated", "refuse_changed", "refuse_other_data", "refuse_other_device", "row_line", "show",
+    "write_front",
 ]
 
 FRONT_COLUMNS = (
@@ -55,8 +56,11 @@ def write_front(rows: Sequence[Candidate], path: Path) -> None:
     write_atomic(path, table.to_csv(index=False))
 
 
-def environment_text(task: Task, space: SearchSpace | None, device: DeviceInfo, plan: TimingPlan) -> str:
-    """JSON of versions, computer, device, timing plan, git commit, hashes of data and (if any) space: what it takes to judge a run."""
+def environment_text(task: Task, space: SearchSpace | None, device: DeviceInfo, plan: TimingPlan, *, earlier: Sequence[Any] = ()) -> str:
+    """JSON of versions, computer, device, timing plan, git commit, hashes of data and (if any) space: what it takes to judge a run.
+
+    ``earlier``: of the computers and devices that the run was on before (see ``earlier_places``).
+    """
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -68,8 +72,16 @@ def environment_text(task: Task, space: SearchSpace | None, device: DeviceInfo, 
         **({"space": {"name": space.name, "sha256": _space_sha256(space)}} if space else {}),
         "device": {"name": device.name, "id": device.id, **msgspec.to_builtins(device)},
         "timing_plan": msgspec.to_builtins(plan),
+        **({"earlier": list(earlier)} if earlier else {}),
     }
     return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
+
+
+def earlier_places(out: Path, *, moves: bool) -> list[Any]:  # Any: JSON
+    """Where the run in ``out`` was before, oldest first: computer, device and commit; with ``moves`` the place that it leaves too."""
+    noted = _environment(out)
+    here = {"cpu": noted.get("cpu"), "device": noted.get("device", {}).get("name"), "git_commit": noted.get("git_commit")}
+    return [*noted.get("earlier", []), *([here] if moves else [])]
 
 
 def refuse_changed(out: Path, task: Task, space: SearchSpace) -> None:
@@ -105,13 +117,24 @@ def refuse_other_device(out: Path, device: DeviceInfo) -> None:
     Raises:
         RunConflict: the device in ``environment.json`` is not this one.
     """
-    path, rows = out / "environment.json", out / "candidates.jsonl"
-    if not path.exists() or not rows.exists() or not rows.stat().st_size:
-        return
-    noted = msgspec.json.decode(path.read_bytes())["device"]
-    if noted["id"] != device.id:
+    if is_of_another_device(out, device):
+        noted = _environment(out)["device"]
         there, here = f"{noted['name']}, {noted['runtime']}", f"{device.name}, {device.runtime}"
-        raise RunConflict(f"--out {out} holds latencies of {there}, and this is {here}; name another --out")
+        raise RunConflict(
+            f"--out {out} holds latencies of {there}, and this is {here}; name another --out, or take every latency anew here: --remeasure"
+        )
+
+
+def is_of_another_device(out: Path, device: DeviceInfo) -> bool:
+    """Whether a run has rows, and their latencies were measured on another device or runtime."""
+    rows = out / "candidates.jsonl"
+    noted = _environment(out).get("device", {})
+    return bool(rows.exists() and rows.stat().st_size and noted.get("id", device.id) != device.id)
+
+
+def _environment(out: Path) -> dict[str, Any]:  # Any: JSON
+    path = out / "environment.json"
+    return dict(msgspec.json.decode(path.read_bytes())) if path.exists() else {}
 
 
 def is_complete(out: Path, config: RunConfig) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,9 @@ from nas.executors import EXECUTORS
 from nas.finals import final_plan, final_plan_within, remeasured
 from nas.forecast import measured_speed
 from nas.jobs import Done, Stages
+from nas.moving import move, must_move
 from nas.proposals import Proposals
+from nas.reuse import reusable
 from nas.rounds import SearchRounds
 from nas.sharing.run_bank import scored
 from nas.store import BANK_FILE, Candidate, RunFolder, check_out, open_run, write_atomic
@@ -48,18 +51,22 @@ def search(
     taken = take_up(config, free, out)
     config = taken.config
     check_out(out, config)
-    if outputs.is_complete(out, config):
-        console.say(f"{out} is complete; more --trials or --budget go on from there")
-        outputs.show(out, console)
-        return config
+    if outputs.is_complete(out, config) and not config.remeasure:
+        return _shown(config, out, console)
     with open_bench(config, out, console, began=began, used_s=taken.used_s) as bench:
         outputs.refuse_changed(out, bench.task, bench.space)
-        outputs.refuse_other_device(out, bench.device.info())
+        moves = must_move(bench, bench.device.info())
+        if outputs.is_complete(out, config) and not moves:
+            return _shown(config, out, console)
+        bench = replace(bench, reuses=reusable(config, bench.task, out))
         check_floor(bench)
         pricing = _priced(bench)
         bench = budgeted(bench, pricing, taken)
         with open_run(out, bench.config, first=lambda: open_budget(bench, taken)) as folder:
-            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.space, bench.device.info(), bench.meter.plan))
+            earlier = outputs.earlier_places(out, moves=moves)
+            folder = move(bench, folder) if moves else folder
+            info, plan = bench.device.info(), bench.meter.plan
+            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.space, info, plan, earlier=earlier))
             try:
                 bench, *rows = _run(bench, folder, pricing)
                 _finish(bench, *rows)
@@ -69,6 +76,12 @@ def search(
                     close_budget(bench)
                 console.say(f"to go on: python -m nas.search --config {out}/config.json --out {out}")
                 raise
+
+
+def _shown(config: RunConfig, out: Path, console: Console) -> RunConfig:
+    console.say(f"{out} is complete; more --trials or --budget go on from there")
+    outputs.show(out, console)
+    return config
 
 
 def _priced(bench: Bench) -> Pricing:
@@ -122,10 +135,20 @@ def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> Non
     from nas.export import export, write_manifest
 
     config, out, console = bench.config, bench.out, bench.console
-    models = [export(row, out / row.weights, out / "models", bench.task) for row in finals]
+    models: list[Path | bytes] = [
+        export(row, out / row.weights, out / "models", bench.task)
+        if (out / row.weights).exists()
+        else emit(row.arch).SerializeToString()
+        for row in finals
+    ]
+    if bare := [row.baseline or row.id for row, model in zip(finals, models, strict=True) if isinstance(model, bytes)]:
+        console.warn(
+            f"the weights of {', '.join(bare)} are gone from {out}/models: scores and latencies are shown, and no ONNX files; to train "
+            f"them again, remove their rows of stage final from {out}/candidates.jsonl"
+        )
     plan = final_plan(len(models)) if bench.deadline is None else final_plan_within(len(models), spare_s(bench) - reporting_s(0))
     plan = msgspec.structs.replace(plan, threads=config.threads, cpus=bench.meter.plan.cpus)
-    console.say(f"measuring {len(models)} exported models side by side")
+    console.say(f"measuring {len(models)} models side by side")
     finals, measured = remeasured(finals, models, bench.device, plan)
     device = bench.device.info()
     outputs.write_front(finals, out / "front.csv")
@@ -139,6 +162,7 @@ def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> Non
         "device": msgspec.to_builtins(device),
         "timing_plan": msgspec.to_builtins(plan),
     }
-    write_manifest(finals, models, out / "manifest.json", bench.task, conditions)
+    exported = [(row, model) for row, model in zip(finals, models, strict=True) if isinstance(model, Path)]
+    write_manifest([row for row, _ in exported], [model for _, model in exported], out / "manifest.json", bench.task, conditions)
     close_budget(bench)
     outputs.show(out, console)

@@ -27,6 +27,9 @@ FLAGS = (
     click.option("--device-wait", help="How long to wait for a device that is unplugged on the way, e.g. 15m.  [15m]"),
     click.option("--table", help="Latency table of the device (latency.build_table): only what it puts near the front is measured."),
     click.option("--fresh", is_flag=True, default=None, help="Measure again what an earlier run measured alike on the same device."),
+    click.option("--remeasure", is_flag=True, default=None, help="Go on with a run of another device: what is trained stays, every latency "
+                 "is taken anew on this one."),
+    click.option("--reuse", metavar="RUN", help="A run whose full trainings are taken over where data, recipe and seed are equal."),
     click.option("--threads", type=int, help="Threads of the measured runtime.  [1]"),
     click.option("--sampler", help="random, tpe or nsga2.  [tpe]"),
     click.option("--reward", type=click.Choice(["pareto", "soft", "hard", "abs"]), help="Pareto front, or one reward.  [pareto]"),

@@ -1,0 +1,157 @@
+"""A run on another device than before, or without its weights: what was trained stays, and nothing is made up."""
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from latency import open_device
+from latency.onnx_graph import emit
+from nas.measuring import Meter
+from nas.moving import remeasured_rows
+from nas.store import Candidate, Latency
+from tests.nas.small import command, config, front, proposals, rows, saved
+from tests.nas.tasks.samples import write_npz
+
+ELSEWHERE = Latency(p50_ms=77.0, low_ms=76.0, high_ms=78.0, taken_at="2020-01-01T00:00:00Z")
+
+
+def elsewhere(run: Path, out: Path) -> Path:
+    """A copy of a run as if it had been searched on another device, where every network took 77 ms."""
+    shutil.copytree(run, out)
+    told = [msgspec.structs.replace(r, latency=ELSEWHERE) if r.latency else r for r in rows(out)]
+    (out / "candidates.jsonl").write_bytes(b"".join(msgspec.json.encode(r) + b"\n" for r in told))
+    noted = json.loads((out / "environment.json").read_text())
+    noted["device"] |= {"id": "0123456789ab", "name": "elsewhere"}
+    (out / "environment.json").write_text(json.dumps(noted))
+    return out
+
+
+def trainings(out: Path) -> list[tuple[str, str, float]]:
+    """What was trained, in the file's order, whole lines of it: a training done twice is there twice."""
+    lines = [json.loads(line) for line in (out / "candidates.jsonl").read_text().splitlines()]
+    return [(r["stage"], str(r.get("number")), r["seconds"]) for r in lines if r["status"] == "trained"]
+
+
+def test_moved_run_is_the_one_that_was_searched_there(finished: Path, tmp_path: Path) -> None:
+    out = elsewhere(finished, tmp_path / "run")
+    (out / "front.csv").unlink()
+    done = command("--config", out / "config.json", "--out", out, "--remeasure")
+    assert done.exit_code == 0, done.output
+    assert "networks have latencies of fake" in done.stderr
+    assert proposals(rows(out)) == proposals(rows(finished))
+    assert front(out).equals(front(finished))
+    assert set(trainings(out)) == set(trainings(finished))  # to the second: nothing was trained again
+    noted = json.loads((out / "environment.json").read_text())
+    assert [place["device"] for place in noted["earlier"]] == ["elsewhere"]
+    assert noted["device"]["id"] == json.loads((finished / "environment.json").read_text())["device"]["id"]
+
+
+def test_moved_search_goes_on_as_one_that_was_always_there(finished: Path, tmp_path: Path) -> None:
+    out, whole = elsewhere(finished, tmp_path / "run"), tmp_path / "whole"
+    shutil.copytree(finished, whole)
+    for path, more in ((out, ["--remeasure"]), (whole, [])):
+        done = command("--config", path / "config.json", "--out", path, "--trials", 10, *more)
+        assert done.exit_code == 0, done.output
+    assert proposals(rows(out)) == proposals(rows(whole))
+
+
+def test_moving_to_the_same_device_changes_nothing(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    done = command("--config", out / "config.json", "--out", out, "--remeasure")
+    assert done.exit_code == 0
+    assert "is complete" in done.stderr
+    assert rows(out) == rows(finished)
+
+
+def test_another_device_is_refused_with_the_way_to_go_on(finished: Path, tmp_path: Path) -> None:
+    out = elsewhere(finished, tmp_path / "run")
+    done = command("--config", out / "config.json", "--out", out, "--trials", 9)
+    assert done.exit_code == 2
+    assert done.stderr.endswith("name another --out, or take every latency anew here: --remeasure\n")
+
+
+def test_run_with_later_stages_is_not_moved(finished: Path, tmp_path: Path) -> None:
+    out = elsewhere(finished, tmp_path / "run")
+    before = rows(out)
+    more = ("--remeasure", "--stages", "search,distill", "--teacher", "train:resnet20")
+    done = command("--config", out / "config.json", "--out", out, *more)
+    assert done.exit_code == 2
+    assert "--remeasure moves a search" in done.stderr
+    assert rows(out) == before
+
+
+@pytest.fixture
+def told(finished: Path) -> tuple[Candidate, ...]:
+    return tuple(msgspec.structs.replace(r, latency=ELSEWHERE) if r.latency else r for r in rows(finished) if r.number is not None)
+
+
+def test_limit_is_held_by_the_new_latencies(told: tuple[Candidate, ...], tmp_path: Path) -> None:
+    device = open_device("fake")
+    p50 = {r.id: m.p50_ms for r, m in zip(told, device.time([emit(r.arch) for r in told], Meter(device).plan), strict=True)}
+    limit = sorted(p50.values())[len(p50) // 2]
+    never = msgspec.structs.replace(told[0], status="infeasible", score=None, score_source="")
+    found, unable = remeasured_rows((never, *told[1:]), config(tmp_path, max_ms=limit), Meter(device))
+    assert unable == 0
+    assert found[0].status == "infeasible"  # it was never trained
+    firsts = [r for r in found[1:] if r.duplicate_of is None]
+    assert {r.id for r in firsts if r.status == "trained"} == {r.id for r in firsts if p50[r.id] <= limit}
+    assert {r.id for r in firsts if r.status == "infeasible"} == {r.id for r in firsts if p50[r.id] > limit}
+    assert [r.score for r in found[1:]] == [r.score for r in told[1:]]
+
+
+def test_network_that_the_new_device_cannot_run_is_a_failed_candidate(told: tuple[Candidate, ...], tmp_path: Path) -> None:
+    found, unable = remeasured_rows(told, config(tmp_path), Meter(open_device("fake:fail=1")))
+    assert unable == len({r.id for r in told})
+    assert {(r.status, r.latency) for r in found} == {("failed", None)}
+
+
+def test_final_without_its_weights_is_shown_and_not_exported(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    (out / "manifest.json").unlink()
+    shutil.rmtree(out / "models")
+    gone = next(r for r in rows(out) if r.stage == "final" and r.baseline)
+    kept = [r for r in rows(out) if r.stage == "final" and r.id != gone.id]
+    (out / "models").mkdir()
+    for row in kept:
+        shutil.copy(finished / row.weights, out / row.weights)
+    done = command("--config", out / "config.json", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert f"warning: the weights of {gone.baseline} are gone" in done.stderr
+    assert front(out).equals(front(finished))  # a latency does not follow from weights
+    assert {p.stem for p in out.glob("models/*.onnx")} == {r.id for r in kept}
+    assert {e["id"] for e in json.loads((out / "manifest.json").read_text())["models"]} == {r.id for r in kept}
+
+
+def test_full_trainings_of_another_run_are_taken_over(finished: Path, tmp_path: Path) -> None:
+    given = saved(config(tmp_path, sampler="random", reuse=str(finished)), tmp_path)
+    done = command("--config", given, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    theirs = {r.id: r for r in rows(finished) if r.stage == "final"}
+    taken = [r for r in rows(tmp_path / "run") if r.stage == "final" and r.id in theirs]
+    assert f"reused   {len(taken)} full trainings of {finished}" in done.stderr
+    assert any(r.baseline for r in taken)
+    for row in taken:
+        assert (row.score, row.test_score, row.seconds) == (theirs[row.id].score, theirs[row.id].test_score, theirs[row.id].seconds)
+        assert (tmp_path / "run" / row.weights).read_bytes() == (finished / theirs[row.id].weights).read_bytes()
+
+
+def test_trainings_of_another_recipe_seed_or_this_run_are_refused(finished: Path, tmp_path: Path) -> None:
+    plain = config(tmp_path, reuse=str(finished))
+    other = msgspec.structs.replace(plain.recipe, lr=0.01)
+    for changed, said in (({"recipe": other}, "its recipe is not"), ({"seed": 3}, "its seed, split's seed is not")):
+        given = saved(msgspec.structs.replace(plain, **changed), tmp_path)
+        done = command("--config", given, "--out", tmp_path / "run")
+        assert done.exit_code == 2, done.output
+        assert said in done.stderr
+    data = write_npz(tmp_path / "other.npz", train=90)
+    done = command("--config", saved(msgspec.structs.replace(plain, data=f"npz:{data}"), tmp_path), "--out", tmp_path / "run")
+    assert "was trained on other images than those of npz:" in done.stderr
+    assert "is the run itself" in command("--config", finished / "config.json", "--out", finished, "--trials", 9, "--reuse", finished).stderr
+    given = saved(plain, tmp_path)
+    assert "is no run folder" in command("--config", given, "--out", tmp_path / "run", "--reuse", tmp_path / "none").stderr
+    assert not (tmp_path / "run").exists()
