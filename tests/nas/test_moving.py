@@ -151,7 +151,8 @@ def test_trainings_of_another_recipe_seed_or_this_run_are_refused(finished: Path
     data = write_npz(tmp_path / "other.npz", train=90)
     done = command("--config", saved(msgspec.structs.replace(plain, data=f"npz:{data}"), tmp_path), "--out", tmp_path / "run")
     assert "was trained on other images than those of npz:" in done.stderr
-    assert "is the run itself" in command("--config", finished / "config.json", "--out", finished, "--trials", 9, "--reuse", finished).stderr
+    itself = ("--config", finished / "config.json", "--out", finished, "--trials", 9, "--reuse", finished)
+    assert "is the run itself" in command(*itself).stderr
     given = saved(plain, tmp_path)
     assert "is no run folder" in command("--config", given, "--out", tmp_path / "run", "--reuse", tmp_path / "none").stderr
     assert not (tmp_path / "run").exists()
