@@ -19,9 +19,10 @@ Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
 FILE_ONLY = frozenset({"round_size", "overlap", "recipe", "bank", "data_seed"})
 RESUMABLE = STAGE_FIELDS | {
-    "trials", "budget_s", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh", "remeasure", "reuse",
+    "trials", "budget_s", "baselines", "workers", "executor", "ray_address", "devices", "device_wait_s", "fresh", "remeasure", "reuse",
 }  # fmt: skip
-"""Fields that may differ when a run is taken up again: they say how far and how fast, not what is searched.
+"""Fields that may differ when a run is taken up again: they say how far and how fast, and what stands beside the front, not
+what is searched.
 
 Of devices only the way to them may: another device than the run's rows were measured on is refused when it is opened, unless
 ``remeasure`` says that all is to be measured anew there.

@@ -123,7 +123,7 @@ class Ending:
 def _baselines(bench: Bench, members: list[Candidate]) -> list[Baseline]:
     """The baselines beside these members; chosen once and kept, so that a resumed run trains the same ones."""
     latencies = [r.latency.p50_ms for r in members if r.latency]
-    kept = outputs.kept_baselines(bench.out, members)
+    kept = outputs.kept_baselines(bench.out, members, bench.config.baselines)
     if kept is not None:
         return kept
     missing: dict[str, Failed] = {}
@@ -133,5 +133,5 @@ def _baselines(bench: Bench, members: list[Candidate]) -> list[Baseline]:
     for baseline in found:
         if not baseline.inside:
             bench.console.say(f"{baseline.label} is outside the front's latencies, and the nearest of its family")
-    outputs.keep_baselines(bench.out, members, found)
+    outputs.keep_baselines(bench.out, members, found, bench.config.baselines)
     return found

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "FRONT_COLUMNS", "draw_calibration", "draw_front", "earlier_places", "environment_text", "is_complete", "is_of_another_device",
-    "keep_baselines", "kept_baselines", "non_dominated", "refuse_changed", "refuse_other_data", "refuse_other_device", "row_line", "show",
-    "write_front",
+    "asked_of", "draw_calibration", "draw_front", "earlier_places", "environment_text", "FRONT_COLUMNS", "is_complete",
+    "is_of_another_device", "keep_baselines", "kept_baselines", "non_dominated", "refuse_changed", "refuse_other_data",
+    "refuse_other_device", "row_line", "show", "write_front",
 ]
 
 FRONT_COLUMNS = (
@@ -138,26 +138,33 @@ def _environment(out: Path) -> dict[str, Any]:  # Any: JSON
 
 
 def is_complete(out: Path, config: RunConfig) -> bool:
-    """Whether the run in ``out`` was finished for the trials and budget that ``config`` asks for."""
+    """Whether the run in ``out`` was finished for the trials, budget and baselines that ``config`` asks for."""
     manifest = out / "manifest.json"
     if not manifest.exists():
         return False
     asked = msgspec.json.decode(manifest.read_bytes()).get("asked", {})
-    return bool(asked == {"trials": config.trials, "budget_s": config.budget_s})
+    now = asked_of(config)
+    return bool({**now, **asked} == now)  # older runs do not say which baselines
 
 
-def keep_baselines(out: Path, members: Sequence[Candidate], found: Sequence[Baseline]) -> None:
-    """Notes which baselines stand beside these members of the front, in ``baselines.json``."""
-    write_atomic(out / "baselines.json", msgspec.json.encode({"beside": [r.id for r in members], "baselines": found}))
+def asked_of(config: RunConfig) -> dict[str, Any]:  # Any: JSON
+    """How far a search was asked to go, as its manifest keeps it."""
+    return {"trials": config.trials, "budget_s": config.budget_s, "baselines": list(config.baselines)}
 
 
-def kept_baselines(out: Path, members: Sequence[Candidate]) -> list[Baseline] | None:
-    """The noted baselines, if they were chosen for these same members."""
+def keep_baselines(out: Path, members: Sequence[Candidate], found: Sequence[Baseline], asked: Sequence[str] = ()) -> None:
+    """Notes which baselines stand beside these members of the front, of those that were ``asked`` for, in ``baselines.json``."""
+    noted = {"beside": [r.id for r in members], "asked": asked, "baselines": found}
+    write_atomic(out / "baselines.json", msgspec.json.encode(noted))
+
+
+def kept_baselines(out: Path, members: Sequence[Candidate], asked: Sequence[str] = ()) -> list[Baseline] | None:
+    """The noted baselines, if they were chosen for these same members, of the same that are ``asked`` for."""
     path = out / "baselines.json"
     if not path.exists():
         return None
     noted = msgspec.json.decode(path.read_bytes())
-    if noted["beside"] != [r.id for r in members]:
+    if noted["beside"] != [r.id for r in members] or noted.get("asked", []) != list(asked):
         return None
     return msgspec.convert(noted["baselines"], list[Baseline])
 

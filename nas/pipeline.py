@@ -79,7 +79,7 @@ def search(
 
 
 def _shown(config: RunConfig, out: Path, console: Console) -> RunConfig:
-    console.say(f"{out} is complete; more --trials or --budget go on from there")
+    console.say(f"{out} is complete; more --trials, --budget or another --baseline go on from there")
     outputs.show(out, console)
     return config
 
@@ -158,7 +158,7 @@ def _finish(bench: Bench, rows: list[Candidate], finals: list[Candidate]) -> Non
     outputs.draw_front(rows, finals, out / "front.png", device=where, epochs=(proxy_epochs, config.final_epochs))
     outputs.draw_calibration(finals, out / "reliability.png")
     conditions = {
-        "asked": {"trials": config.trials, "budget_s": config.budget_s},
+        "asked": outputs.asked_of(config),
         "device": msgspec.to_builtins(device),
         "timing_plan": msgspec.to_builtins(plan),
     }

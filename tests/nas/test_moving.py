@@ -156,3 +156,15 @@ def test_trainings_of_another_recipe_seed_or_this_run_are_refused(finished: Path
     given = saved(plain, tmp_path)
     assert "is no run folder" in command("--config", given, "--out", tmp_path / "run", "--reuse", tmp_path / "none").stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_finished_search_takes_another_baseline_and_trains_that_alone(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    more = [x for name in ("mobilenet_v3_small_minimal", "mnasnet_small", "mobilenet_v2@0.35") for x in ("--baseline", name)]
+    done = command("--config", out / "config.json", "--out", out, *more)
+    assert done.exit_code == 0, done.output
+    (new,) = [line for line in trainings(out) if line not in trainings(finished)]
+    assert new[0] == "final"
+    assert set(front(out)["baseline"].dropna()) == {*front(finished)["baseline"].dropna(), "mobilenet_v2 x0.35"}
+    assert "is complete" in command("--config", out / "config.json", "--out", out).stderr
