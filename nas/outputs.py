@@ -16,7 +16,7 @@ from latency.console import Console, count, ms
 from latency.figures import save_figure
 from nas import pareto, versus
 from nas.calibration import draw_reliability
-from nas.config import RunConfig
+from nas.config import RunConfig, config_from_file
 from nas.cores import usable_cores
 from nas.errors import RunConflict
 from nas.finals import Baseline
@@ -143,8 +143,9 @@ def is_complete(out: Path, config: RunConfig) -> bool:
     if not manifest.exists():
         return False
     asked = msgspec.json.decode(manifest.read_bytes()).get("asked", {})
-    now = asked_of(config)
-    return bool({**now, **asked} == now)  # older runs do not say which baselines
+    if asked and "baselines" not in asked:  # a run of an older version
+        asked["baselines"] = list(config_from_file(out / "config.json", {}).baselines)
+    return bool(asked == asked_of(config))
 
 
 def asked_of(config: RunConfig) -> dict[str, Any]:  # Any: JSON
