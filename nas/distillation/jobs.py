@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from nas.cost import count
 from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec, lesson_key
 from nas.distillation.starts import Starts
@@ -21,12 +23,13 @@ class DistillJobs(Trainings):
         teacher: TeacherSpec | None, cache: str, test: bool, starts: Starts, lr: float | None = None, wants_weights: bool = True,
         on_row: Callable[[Candidate, str], None] = lambda row, story: None,
     ) -> None:  # fmt: skip
-        """``lr``: the recipe's where it is not the run's. ``wants_weights``: what is done but has lost its weights is trained again."""
+        """``lr``: the recipe's where it is not the run's. ``wants_weights``: of what is done, that which has lost its weights before it was
+        scored on test is trained again; what has both scores counts without them."""
         self.on_row, self._lr, self._starts = on_row, lr, starts
         self._root, self._recipe, self._teacher, self._cache, self._test = folder.path.resolve(), recipe, teacher, cache, test
         kept = {r.name: r for r in folder.rows if r.stage == "distill" and r.status == "trained"}
         if wants_weights:
-            kept = {name: r for name, r in kept.items() if (folder.path / r.weights).exists()}
+            kept = {name: r for name, r in kept.items() if r.test_score is not None or (folder.path / r.weights).exists()}
         drafts = [self._draft(student, lesson, seed) for seed in seeds for student in students for lesson in lessons]
         self._order = {d.name: i for i, d in enumerate(drafts)}
         parents = {s.id: s for s in students}
@@ -42,7 +45,7 @@ class DistillJobs(Trainings):
         return Candidate(
             stage="distill", status="failed", arch=student.arch, seed=seed, baseline=student.baseline, cost=count(student.arch),
             score_source="full", epochs=self._recipe.epochs, parent_id=student.id, lesson=lesson, lr=self._lr,
-            key=lesson_key(lesson, self._recipe, seed, *self._starts.key(lesson.start, student)),
+            key=lesson_key(_unnamed(lesson), self._recipe, seed, *self._starts.key(lesson.start, student)),
         )  # fmt: skip
 
     def _job(self, draft: Candidate, parent: Candidate) -> Job:
@@ -55,3 +58,8 @@ class DistillJobs(Trainings):
             key=draft.name, arch=draft.arch, recipe=self._recipe, seed=draft.seed, weights=weights, test=self._test, init=start,
             lesson=lesson,
         )  # fmt: skip
+
+
+def _unnamed(lesson: LessonConfig) -> LessonConfig:
+    """The lesson without its teacher's name, where the hash of the weights says which it is: a renamed file teaches the same."""
+    return msgspec.structs.replace(lesson, teacher="") if lesson.teacher_sha256 else lesson

@@ -256,6 +256,11 @@ def _teach(
             if request.start == "bank":
                 starts.write(jobs.archs)
             EXECUTORS[executor](jobs, config, workers=workers)
+    if lost := sum(not (folder.path / r.weights).exists() for r in jobs.rows):
+        console.say(
+            f"{lost} of {len(jobs.rows)} have their scores, and weights no more: nothing of them can be exported; to train one again, "
+            f"remove its row from {run.path}/candidates.jsonl"
+        )
     for row in jobs.failed:
         console.warn(f"{row.name} ({label(row.lesson) if row.lesson else ''}) failed: {row.error.strip().splitlines()[-1]}")
     if not jobs.rows:

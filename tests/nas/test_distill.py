@@ -78,13 +78,35 @@ def test_same_command_again_trains_nothing(run: Path, teacher: list[str]) -> Non
     assert first.stdout == second.stdout
 
 
-def test_lost_weights_are_trained_again(run: Path) -> None:
+def test_scores_count_without_their_weights_and_that_is_said(run: Path) -> None:
     distilled(run, "--loss", "uskd", "--model", student(run))
     (row,) = taught(run)
     (run / row.weights).unlink()
-    assert distilled(run, "--loss", "uskd", "--model", student(run)).exit_code == 0
-    assert taught(run)[0].score == row.score
-    assert (run / row.weights).exists()
+    again = distilled(run, "--loss", "uskd", "--model", student(run))
+    assert again.exit_code == 0, again.output
+    assert "1 of 1 have their scores, and weights no more" in again.stderr
+    assert taught(run) == [row]
+    assert not (run / row.weights).exists()
+
+
+def test_weights_lost_before_they_were_tested_are_trained_again(run: Path) -> None:
+    distilled(run, "--loss", "uskd", "--model", student(run), "--sweep", "mu=0.1,0.2")
+    untested = next(r for r in taught(run) if r.test_score is None)
+    (run / untested.weights).unlink()
+    mu = dict(untested.lesson.options if untested.lesson else {})["mu"]
+    done = distilled(run, "--loss", "uskd", "--model", student(run), "--set", f"mu={mu}")
+    assert done.exit_code == 0, done.output
+    assert (run / untested.weights).exists()
+    assert next(r for r in taught(run) if r.name == untested.name).test_score is not None
+
+
+def test_teacher_whose_file_has_another_name_teaches_the_same(run: Path, teacher: list[str], tmp_path: Path) -> None:
+    distilled(run, *teacher, "--loss", "kd", "--model", student(run))
+    before = (run / "candidates.jsonl").read_bytes()
+    renamed = (tmp_path / "t.safetensors").rename(tmp_path / "renamed.safetensors")
+    done = distilled(run, "--teacher", f"file:{renamed}", *teacher[2:], "--loss", "kd", "--model", student(run))
+    assert done.exit_code == 0, done.output
+    assert (run / "candidates.jsonl").read_bytes() == before
 
 
 def test_distilled_student_is_exported_by_its_name(run: Path, tmp_path: Path) -> None:
