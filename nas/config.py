@@ -13,7 +13,7 @@ from nas.errors import InvalidConfig
 from nas.recipe import BankPlan, Recipe
 from nas.stages.rules import STAGE_FIELDS, StageName, stage_rules
 
-__all__ = ["RESUMABLE", "RunConfig", "config_from_file", "fields_of_file", "parse_duration_s"]
+__all__ = ["OF_A_DEVICE", "RESUMABLE", "RunConfig", "config_from_file", "fields_of_file", "parse_duration_s"]
 
 Reward = Literal["pareto", "soft", "hard", "abs"]
 DEFAULT_W: Mapping[str, float] = {"soft": -0.07, "abs": -0.10}
@@ -27,6 +27,10 @@ what is searched.
 Of devices only the way to them may: another device than the run's rows were measured on is refused when it is opened, unless
 ``remeasure`` says that all is to be measured anew there.
 """
+
+
+OF_A_DEVICE = frozenset({"table", "runtime", "threads", "max_ms", "target_ms"})
+"""Fields that may differ too when a run goes on with another device."""
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

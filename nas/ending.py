@@ -61,7 +61,7 @@ class Ending:
             self._decide_epochs()
         note_searched(self.bench)
         config, console = self.bench.config, self.bench.console
-        wanted = {r.id: "" for r in self._members} | {b.arch.id: b.label for b in self._baselines}
+        wanted = {b.arch.id: b.label for b in self._baselines} | {r.id: "" for r in self._members}  # both: it is a found one
         taken = take_over(wanted, config.final_epochs, self.bench, self._folder)
         jobs = FinalJobs(config=config, folder=self._folder, members=self._members, baselines=self._baselines, taken=taken)
         seconds = self._seconds(config.final_epochs)

@@ -84,6 +84,10 @@ class Meter:
         self._between_cv = self._stored_spread()
         self._pace = Pace()
 
+    def anew(self) -> "Meter":
+        """Another one of the same device, plan, store and table, that has counted nothing yet."""
+        return Meter(self.device, self.plan, store=self._store, is_fresh=self._is_fresh, table=self._table)
+
     def price(self, archs: Sequence[Architecture], limit_ms: float | None) -> list[Priced | Failed]:
         """Each network's latency: from the table, where it knows the network and its 90 % interval is clear of the limit, else timed.
 

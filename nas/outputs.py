@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "asked_of", "draw_calibration", "draw_front", "earlier_places", "environment_text", "FRONT_COLUMNS", "is_complete",
+    "asked_of", "data_sha256", "draw_calibration", "draw_front", "earlier_places", "environment_text", "FRONT_COLUMNS", "is_complete",
     "is_of_another_device", "keep_baselines", "kept_baselines", "non_dominated", "refuse_changed", "refuse_other_data",
     "refuse_other_device", "row_line", "show", "write_front",
 ]
@@ -56,10 +56,13 @@ def write_front(rows: Sequence[Candidate], path: Path) -> None:
     write_atomic(path, table.to_csv(index=False))
 
 
-def environment_text(task: Task, space: SearchSpace | None, device: DeviceInfo, plan: TimingPlan, *, earlier: Sequence[Any] = ()) -> str:
+def environment_text(
+    task: Task, space: SearchSpace | None, device: DeviceInfo, plan: TimingPlan, *, earlier: Sequence[Any] = (), is_moving: bool = False
+) -> str:  # fmt: skip
     """JSON of versions, computer, device, timing plan, git commit, hashes of data and (if any) space: what it takes to judge a run.
 
-    ``earlier``: of the computers and devices that the run was on before (see ``earlier_places``).
+    ``earlier``: the computers and devices that the run was on before (see ``earlier_places``). ``is_moving``: the latencies may be of
+    any of them until this is written anew without it.
     """
     facts = {
         "python": platform.python_version(),
@@ -73,6 +76,7 @@ def environment_text(task: Task, space: SearchSpace | None, device: DeviceInfo, 
         "device": {"name": device.name, "id": device.id, **msgspec.to_builtins(device)},
         "timing_plan": msgspec.to_builtins(plan),
         **({"earlier": list(earlier)} if earlier else {}),
+        **({"is_moving": True} if is_moving else {}),
     }
     return msgspec.json.format(msgspec.json.encode(facts), indent=1).decode()
 
@@ -81,7 +85,8 @@ def earlier_places(out: Path, *, moves: bool) -> list[Any]:  # Any: JSON
     """Where the run in ``out`` was before, oldest first: computer, device and commit; with ``moves`` the place that it leaves too."""
     noted = _environment(out)
     here = {"cpu": noted.get("cpu"), "device": noted.get("device", {}).get("name"), "git_commit": noted.get("git_commit")}
-    return [*noted.get("earlier", []), *([here] if moves else [])]
+    leaves = moves and not noted.get("is_moving")  # else it was killed on the way, and was never here
+    return [*noted.get("earlier", []), *([here] if leaves else [])]
 
 
 def refuse_changed(out: Path, task: Task, space: SearchSpace) -> None:
@@ -90,10 +95,7 @@ def refuse_changed(out: Path, task: Task, space: SearchSpace) -> None:
     Raises:
         RunConflict: the hashes in ``environment.json`` are not these.
     """
-    path, rows = out / "environment.json", out / "candidates.jsonl"
-    if not path.exists() or not rows.exists() or not rows.stat().st_size:
-        return
-    noted = msgspec.json.decode(path.read_bytes())
+    noted = _environment(out) if _has_rows(out) else {}
     for what, name, sha256 in (("data", task.data, task.data_sha256), ("space", space.name, _space_sha256(space))):
         if noted.get(what, {}).get("sha256", sha256) != sha256:
             raise RunConflict(f"--out {out} was begun with another content of the {what} {name}, changed since; name another --out")
@@ -105,36 +107,48 @@ def refuse_other_data(out: Path, task: Task) -> None:
     Raises:
         RunConflict: the hash in ``environment.json`` is not this one.
     """
-    path = out / "environment.json"
-    noted = msgspec.json.decode(path.read_bytes()).get("data", {}) if path.exists() else {}
-    if noted.get("sha256", task.data_sha256) != task.data_sha256:
+    if (data_sha256(out) or task.data_sha256) != task.data_sha256:
         raise RunConflict(f"{out} was trained on another content of the data {task.data}, changed since: put that back to go on with it")
 
 
-def refuse_other_device(out: Path, device: DeviceInfo) -> None:
+def refuse_other_device(out: Path, device: DeviceInfo, *, advice: str = "name another --out") -> None:
     """Refuses to go on with a run whose latencies were measured on another device or runtime; writes nothing.
 
     Raises:
-        RunConflict: the device in ``environment.json`` is not this one.
+        RunConflict: the device in ``environment.json`` is not this one, or the run was broken off on its way to another.
     """
+    noted = _environment(out)
+    if not _has_rows(out) or "id" not in noted.get("device", {}):
+        return
+    if noted.get("is_moving"):
+        raise RunConflict(f"--out {out} was broken off on its way to {noted['device']['name']}; to move it on: --remeasure")
     if is_of_another_device(out, device):
-        noted = _environment(out)["device"]
-        there, here = f"{noted['name']}, {noted['runtime']}", f"{device.name}, {device.runtime}"
-        raise RunConflict(
-            f"--out {out} holds latencies of {there}, and this is {here}; name another --out, or take every latency anew here: --remeasure"
-        )
+        there, here = (f"{d['name']}, {d['runtime']}" for d in (noted["device"], {"name": device.name, "runtime": device.runtime}))
+        raise RunConflict(f"--out {out} holds latencies of {there}, and this is {here}; {advice}")
 
 
 def is_of_another_device(out: Path, device: DeviceInfo) -> bool:
-    """Whether a run has rows, and their latencies were measured on another device or runtime."""
+    """Whether a run has rows that are not known to be of this device and runtime."""
+    noted = _environment(out)
+    return _has_rows(out) and (bool(noted.get("is_moving")) or noted.get("device", {}).get("id") != device.id)
+
+
+def data_sha256(out: Path) -> str:
+    """The hash of the data that a run was trained on; "" where it does not say."""
+    return str(_environment(out).get("data", {}).get("sha256", ""))
+
+
+def _has_rows(out: Path) -> bool:
     rows = out / "candidates.jsonl"
-    noted = _environment(out).get("device", {})
-    return bool(rows.exists() and rows.stat().st_size and noted.get("id", device.id) != device.id)
+    return rows.exists() and rows.stat().st_size > 0
 
 
 def _environment(out: Path) -> dict[str, Any]:  # Any: JSON
     path = out / "environment.json"
-    return dict(msgspec.json.decode(path.read_bytes())) if path.exists() else {}
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.exists() else {}
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise RunConflict(f"{path} is damaged ({error}): it says on which data and device the run was; put it back") from error
 
 
 def is_complete(out: Path, config: RunConfig) -> bool:
@@ -185,8 +199,11 @@ def show(out: Path, console: Console) -> None:
         console.warn(f"latency of {times} of {len(rows)} models: {sentence}")
     versus.show(out / versus.TABLE, console)
     beside = f"{versus.TABLE}, " if (out / versus.TABLE).exists() else ""
-    console.say(f"wrote {out}/front.csv, {beside}front.png, reliability.png, manifest.json and models/*.onnx")
-    console.say(f"next: look at {out}/front.png; python -m nas.export {out} --model {run.front['id'].iloc[0] if len(run.front) else 'ID'}")
+    exported = [i for table in (run.front, run.baselines) for i in table["id"] if (out / "models" / f"{i}.safetensors").exists()]
+    models = " and models/*.onnx" if exported else "; no weights are there to export"
+    console.say(f"wrote {out}/front.csv, {beside}front.png, reliability.png, manifest.json{models}")
+    export = f"; python -m nas.export {out} --model {exported[0]}" if exported else ""
+    console.say(f"next: look at {out}/front.png{export}")
 
 
 def row_line(row: Candidate) -> str:

@@ -56,26 +56,36 @@ def search(
     with open_bench(config, out, console, began=began, used_s=taken.used_s) as bench:
         outputs.refuse_changed(out, bench.task, bench.space)
         moves = must_move(bench, bench.device.info())
-        if outputs.is_complete(out, config) and not moves:
-            return _shown(config, out, console)
-        bench = replace(bench, reuses=reusable(config, bench.task, out))
+        if not moves:
+            check_out(out, msgspec.structs.replace(config, remeasure=False))
+            if outputs.is_complete(out, config):
+                return _shown(config, out, console)
+        bench = replace(bench, reuses=reusable(config, bench.task, out, taken.open_fields if config.budget_s else frozenset()))
         check_floor(bench)
         pricing = _priced(bench)
         bench = budgeted(bench, pricing, taken)
         with open_run(out, bench.config, first=lambda: open_budget(bench, taken)) as folder:
-            earlier = outputs.earlier_places(out, moves=moves)
-            folder = move(bench, folder) if moves else folder
-            info, plan = bench.device.info(), bench.meter.plan
-            write_atomic(out / "environment.json", outputs.environment_text(bench.task, bench.space, info, plan, earlier=earlier))
             try:
+                folder = _placed(bench, folder, moves=moves)
                 bench, *rows = _run(bench, folder, pricing)
                 _finish(bench, *rows)
                 return bench.config
             except BaseException:
                 with contextlib.suppress(OSError):  # what went wrong is what is to be said
                     close_budget(bench)
-                console.say(f"to go on: python -m nas.search --config {out}/config.json --out {out}")
+                more = f" --reuse {config.reuse}" * (config.reuse is not None) + " --remeasure" * moves
+                console.say(f"to go on: python -m nas.search --config {out}/config.json --out {out}{more}")
                 raise
+
+
+def _placed(bench: Bench, folder: RunFolder, *, moves: bool) -> RunFolder:
+    """The run with ``environment.json`` saying where it is, moved there first if it must be."""
+    if moves:
+        return move(bench, folder)
+    info, earlier = bench.device.info(), outputs.earlier_places(bench.out, moves=False)
+    text = outputs.environment_text(bench.task, bench.space, info, bench.meter.plan, earlier=earlier)
+    write_atomic(bench.out / "environment.json", text)
+    return folder
 
 
 def _shown(config: RunConfig, out: Path, console: Console) -> RunConfig:

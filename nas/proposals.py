@@ -69,7 +69,8 @@ class Proposals:
         return self._picks[number]
 
     def tell(self, row: Candidate) -> None:
-        """Tells one finished candidate; a failed one as failed, an infeasible one with the worst score and its excess.
+        """Tells one finished candidate; a failed one as failed, an infeasible one with the worst score and its excess. One that was too
+        slow for another device and would not be for this one was never trained: nothing is known of it, so it is told as failed.
 
         Telling twice is harmless, so that a resumed search can tell all its rows again.
         """
@@ -80,7 +81,7 @@ class Proposals:
             return
         trial = self._trials.pop(row.number)
         self._told.add(row.number)
-        if row.status == "failed" or row.latency is None:
+        if row.status == "failed" or row.latency is None or (row.score is None and self._excess(row.latency.p50_ms) <= 0):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
         if not trial.constraints:

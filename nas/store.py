@@ -12,7 +12,7 @@ import msgspec
 
 from latency import Measurement
 from nas.calibration import Calibration
-from nas.config import RESUMABLE, RunConfig, config_from_file
+from nas.config import OF_A_DEVICE, RESUMABLE, RunConfig, config_from_file
 from nas.cost import Cost
 from nas.distillation.lesson import LessonConfig
 from nas.errors import NasError, RunConflict, Stopped
@@ -145,8 +145,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def write_config(path: Path, config: RunConfig) -> None:
-    """Writes the config.json of a run folder, all of it or nothing."""
-    write_atomic(path / "config.json", msgspec.json.format(msgspec.json.encode(config), indent=1))
+    """Writes the config.json of a run folder, all of it or nothing; without what is asked for once and changes no result."""
+    lasting = msgspec.structs.replace(config, remeasure=False, reuse=None)
+    write_atomic(path / "config.json", msgspec.json.format(msgspec.json.encode(lasting), indent=1))
 
 
 def append_rows(path: Path, rows: Sequence[msgspec.Struct]) -> None:
@@ -205,7 +206,8 @@ def check_out(path: Path, config: RunConfig) -> None:
             pass
     if (path / "config.json").exists():
         old = config_from_file(path / "config.json", {})
-        changed = [k for k in RunConfig.__struct_fields__ if k not in RESUMABLE and getattr(old, k) != getattr(config, k)]
+        free = RESUMABLE | (OF_A_DEVICE if config.remeasure else frozenset())
+        changed = [k for k in RunConfig.__struct_fields__ if k not in free and getattr(old, k) != getattr(config, k)]
         if changed:
             what = "; ".join(f"{k} is {_short(getattr(old, k))} there, {_short(getattr(config, k))} here" for k in changed)
             raise RunConflict(f"--out {path} holds another configuration ({what}); name another --out")

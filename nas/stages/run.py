@@ -195,7 +195,7 @@ def _asked(config: RunConfig) -> dict[str, object]:
 
 def _is_complete(out: Path, config: RunConfig) -> bool:
     path = out / MANIFEST
-    if not path.exists() or not outputs.is_complete(out, config):
+    if config.remeasure or not path.exists() or not outputs.is_complete(out, config):
         return False
     noted = msgspec.json.decode(path.read_bytes()).get("asked")
     return bool(noted == msgspec.json.decode(msgspec.json.encode(_asked(config))))

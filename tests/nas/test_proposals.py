@@ -29,6 +29,12 @@ def test_infeasible_candidate_is_told_complete_with_the_worst_score_and_its_exce
     assert (trial.state, trial.values, trial.constraints) == (COMPLETE, [0.0, 3.0], {"max_ms": 0.5})
 
 
+def test_candidate_that_is_in_the_limit_and_was_never_trained_is_told_as_failed(journal: Path) -> None:
+    proposals = Proposals(study_config(max_ms=2.0), MENUS, journal)
+    proposals.tell(row(0, proposals.picks(0), status="infeasible", latency=at(1.0)))  # too slow where the run was before
+    assert trials(journal)[0].state == FAIL
+
+
 def test_feasible_candidate_has_no_positive_constraint(journal: Path) -> None:
     proposals = Proposals(study_config(max_ms=2.0), MENUS, journal)
     proposals.tell(row(0, proposals.picks(0), score=0.5, latency=at(1.0)))
