@@ -30,10 +30,10 @@ def announce(bench: Bench, folder: RunFolder, speed: Speed) -> None:
     if bench.plan:
         show_plan(bench, bench.plan)
     else:
-        _say_forecast(bench, speed, max(0, config.trials - done))
+        _say_forecast(bench, folder, speed, max(0, config.trials - done))
 
 
-def _say_forecast(bench: Bench, speed: Speed, left: int) -> None:
+def _say_forecast(bench: Bench, folder: RunFolder, speed: Speed, left: int) -> None:
     config, say, archs = bench.config, bench.console.say, samples(bench)
     bank_s, each = search_seconds(config, bench.space, bench.task, archs, speed)
     if config.evaluate == "inherited":
@@ -42,7 +42,7 @@ def _say_forecast(bench: Bench, speed: Speed, left: int) -> None:
     else:
         say(f"plan     train {left} candidates for {config.epochs} epochs (~{duration(each)} each, {bench.workers} at a time),")
     say(f"         then up to {config.front_size} of the front, and baselines beside it, for {config.final_epochs} epochs")
-    total = bank_s * bool(left) + left * each / bench.workers + _final_seconds(bench, _stand_ins(archs), speed) + STARTING_S
+    total = bank_s * bool(left) + left * each / bench.workers + _final_seconds(bench, folder, _stand_ins(archs), speed, left) + STARTING_S
     say(f"time     ~{duration(total)} in all; Ctrl-C keeps what is finished")
 
 
@@ -57,9 +57,12 @@ def _stand_ins(archs: list[Architecture]) -> list[Candidate]:
     ]  # fmt: skip
 
 
-def _final_seconds(bench: Bench, rows: list[Candidate], speed: Speed) -> float:
-    """Expected wall time from the end of the search to the end of the run."""
-    members = [r.arch for r in finalists(bench.config, rows)]
-    archs = members + predicted_baselines(bench.config, bench.task, members)
+def _final_seconds(bench: Bench, folder: RunFolder, guessed: list[Candidate], speed: Speed, left: int) -> float:
+    """Expected wall time from the end of the search to the end of the run: of full trainings that are not done, by the front itself once
+    no candidate is ``left`` to train, by the ``guessed`` one before."""
+    members = [r.arch for r in finalists(bench.config, guessed if left else list(folder.rows))]
+    done = {r.id for r in folder.rows if r.stage == "final" and r.status == "trained"}
+    done |= {i for i, r in bench.reuses.items() if r.epochs == bench.config.final_epochs}
+    archs = [a for a in members + predicted_baselines(bench.config, bench.task, members) if a.id not in done]
     times = [speed.seconds(a, len(bench.task.train), bench.config.final_epochs) for a in archs]
     return max(sum(times) / bench.workers, max(times, default=0.0)) + MEASURING_S + STARTING_S
