@@ -4,6 +4,7 @@ import os
 import pickle
 import tempfile
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,9 @@ def read_state(path: str | Path) -> "dict[str, Tensor]":
 
 
 def _bare(state: "Mapping[str, Tensor]", path: Path) -> "dict[str, Tensor]":
-    bare = {name.removeprefix("module."): t for name, t in state.items()}
+    bare = OrderedDict((name.removeprefix("module."), t) for name, t in state.items())
+    if isinstance(state, OrderedDict):
+        vars(bare).update(vars(state))  # the versions of its modules' formats, which torch keeps beside the tensors
     broken = [name for name, t in bare.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if broken:
         raise InvalidWeights(f"{path}: {broken[0]} is not finite")

@@ -20,9 +20,10 @@ from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.jobs import open_config_task
 from nas.models import build
 from nas.models.reference import REFERENCES, SIGNALS, reference
+from nas.models.torchvision_weights import published_network
 from nas.store import load_run
 from nas.tasks.task import Split, Task
-from nas.weights import read_state
+from nas.weights import InvalidWeights, read_state
 from search_spaces import BASELINES, Architecture, baseline
 
 __all__ = ["KINDS", "NORMS", "Teacher", "named_baseline", "named_network", "normalisation", "open_teacher", "resolve", "some_of_valid"]
@@ -153,7 +154,10 @@ def _empty(spec: TeacherSpec, task: Task) -> nn.Module:
     """The spec's network; torchvision's and timm's have their weights already."""
     kind, _, name = spec.net.partition(":")
     if kind == "torchvision":
-        return _fetched(spec.name, lambda: _torchvision_module(name))
+        try:
+            return published_network(name)
+        except InvalidWeights as error:
+            raise InvalidTeacher(f"{error}; or use file:WEIGHTS") from error
     if kind == "timm":
         return _fetched(spec.name, lambda: _timm_module().create_model(name, pretrained=True))
     return build(spec.arch) if spec.arch else named_network(spec.net, task)
@@ -181,13 +185,6 @@ def _torchvision(name: str, task: Task) -> TeacherSpec:
     how = weights.transforms()
     spec = _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]), weights.url)
     return msgspec.structs.replace(spec, columns=columns)
-
-
-def _torchvision_module(name: str) -> nn.Module:
-    from torchvision import models
-
-    module: nn.Module = models.get_model(name, weights=models.get_model_weights(name).DEFAULT)
-    return module
 
 
 def _timm(name: str, task: Task) -> TeacherSpec:

@@ -1,7 +1,6 @@
 import shutil
 import sys
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from nas.tasks import Task, open_task
 from nas.train import fit
 from nas.weights import load, save
 from search_spaces import baseline
+from tests.nas.hubs import empty_hub, publish
 from tests.nas.tasks.samples import pixels, write_npz
 
 
@@ -201,11 +201,7 @@ def test_download_that_fails_is_an_error_of_the_teacher(tmp_path: Path, monkeypa
     task = open_task("classify", f"npz:{tmp_path / 'a.npz'}")
     assert len(task.classes) == len(names)
 
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    empty_hub(tmp_path, monkeypatch)
     spec = resolve("torchvision:squeezenet1_1", task)
     assert spec.image_hw == (224, 224)
     assert spec.mean == pytest.approx(NORMS["imagenet"][0])
@@ -226,24 +222,19 @@ def ten_classes(folder: Path, names: list[str]) -> Task:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch keeps downloaded weights, on a computer without network."""
-
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
+    return empty_hub(tmp_path, monkeypatch)
 
 
-def test_imagenet_teacher_in_the_cache_teaches_those_of_its_classes_that_the_data_has(tmp_path: Path, hub: Path) -> None:
+def test_imagenet_teacher_in_the_cache_teaches_those_of_its_classes_that_the_data_has(
+    tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torchvision import models
 
     weights = models.get_model_weights("squeezenet1_1").DEFAULT
     torch.manual_seed(0)
     network = models.squeezenet1_1(weights=None).eval()
-    torch.save(network.state_dict(), hub / weights.url.rpartition("/")[2])
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    publish(tmp_path / "w.pth", hub, monkeypatch)
     task = ten_classes(tmp_path / "data", ["garbage_truck", "Tench", "golf ball"])
     teacher = open_teacher(resolve("torchvision:squeezenet1_1", task), task)
     categories = [c.lower() for c in weights.meta["categories"]]
