@@ -1,12 +1,10 @@
 """Teachers: a spec such as ``torchvision:resnet50`` becomes a frozen network that fits the task, or is refused."""
 
-import hashlib
-import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -16,14 +14,15 @@ from torch.nn import functional as F
 from nas.chosen import chosen
 from nas.distillation.lesson import TeacherSpec, lesson_key, sha256_of
 from nas.distillation.teacher_files import load_into
+from nas.distillation.timm_networks import timm_config, timm_network
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.jobs import open_config_task
 from nas.models import build
 from nas.models.reference import REFERENCES, SIGNALS, reference
-from nas.models.torchvision_weights import published_network
+from nas.models.torchvision_weights import published_network, published_weights
 from nas.store import load_run
 from nas.tasks.task import Split, Task
-from nas.weights import InvalidWeights, read_state
+from nas.weights import InvalidWeights, read_state, state_sha256
 from search_spaces import BASELINES, Architecture, baseline
 
 __all__ = ["KINDS", "NORMS", "Teacher", "named_baseline", "named_network", "normalisation", "open_teacher", "resolve", "some_of_valid"]
@@ -154,24 +153,20 @@ def _empty(spec: TeacherSpec, task: Task) -> nn.Module:
     """The spec's network; torchvision's and timm's have their weights already."""
     kind, _, name = spec.net.partition(":")
     if kind == "torchvision":
-        try:
+        with _as_teachers():
             return published_network(name)
-        except InvalidWeights as error:
-            raise InvalidTeacher(f"{error}; or use file:WEIGHTS") from error
     if kind == "timm":
-        return _fetched(spec.name, lambda: _timm_module().create_model(name, pretrained=True))
+        return timm_network(name)
     return build(spec.arch) if spec.arch else named_network(spec.net, task)
 
 
-def _fetched(name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
+@contextmanager
+def _as_teachers() -> Iterator[None]:
+    """torchvision's weights that cannot be had are an error of the teacher."""
     try:
-        return fetch()
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # URLError is an OSError; a damaged file is one of the rest
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidTeacher(
-            f"{name}: its weights could not be fetched, or are damaged in the cache ({why}); without network put them into "
-            f"{torch.hub.get_dir()}/checkpoints, or use file:WEIGHTS"
-        ) from error
+        yield
+    except InvalidWeights as error:
+        raise InvalidTeacher(f"{error}; or use file:WEIGHTS") from error
 
 
 def _torchvision(name: str, task: Task) -> TeacherSpec:
@@ -183,34 +178,25 @@ def _torchvision(name: str, task: Task) -> TeacherSpec:
     weights = models.get_model_weights(name).DEFAULT
     columns = _columns(f"torchvision:{name}", weights.meta["categories"], task)
     how = weights.transforms()
-    spec = _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]), weights.url)
-    return msgspec.structs.replace(spec, columns=columns)
+    spec = _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]))
+    with _as_teachers():
+        sha256 = sha256_of(published_weights(name))
+    return msgspec.structs.replace(spec, columns=columns, sha256=sha256)
 
 
 def _timm(name: str, task: Task) -> TeacherSpec:
-    timm = _timm_module()
-    if not timm.is_model(name):
-        raise UnknownName.among("timm network", name, timm.list_models(f"*{name[:4]}*", pretrained=True)[:20])
-    config = timm.get_pretrained_cfg(name)
+    config = timm_config(name)
     _columns(f"timm:{name}", range(config.num_classes), task)  # timm has no names of classes
-    return _pretrained(f"timm:{name}", task, tuple(config.mean), tuple(config.std), int(config.input_size[1]), f"{config.url}{config.tag}")
+    spec = _pretrained(f"timm:{name}", task, tuple(config.mean), tuple(config.std), int(config.input_size[1]))
+    return msgspec.structs.replace(spec, sha256=state_sha256(timm_network(name).state_dict()))
 
 
-def _timm_module() -> Any:  # Any: an optional package
-    try:
-        import timm
-    except ImportError as error:
-        raise InvalidTeacher("timm:NAME needs the package timm: pip install 'hardware-aware-nas[timm]'") from error
-    return timm
-
-
-def _pretrained(name: str, task: Task, mean: tuple[float, ...], std: tuple[float, ...], size: int, origin: str) -> TeacherSpec:
+def _pretrained(name: str, task: Task, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> TeacherSpec:
     if task.input_chw[0] != len(mean):
         raise InvalidTeacher(f"{name} is fed {len(mean)} channels, and {task.data} has {task.input_chw[0]}")
     if task.train.x.dtype != "uint8":
         raise InvalidTeacher(f"{name} wants pixels of 0 to 255, and {task.data} holds numbers in units of its own: train a teacher on it")
-    sha256 = hashlib.sha256(origin.encode()).hexdigest()
-    return TeacherSpec(name=name, net=name, mean=mean, std=std, image_hw=(size, size), sha256=sha256)
+    return TeacherSpec(name=name, net=name, mean=mean, std=std, image_hw=(size, size))
 
 
 def _of_run(rest: str, task: Task) -> TeacherSpec:
