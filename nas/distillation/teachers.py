@@ -205,7 +205,7 @@ def _of_run(rest: str, task: Task) -> TeacherSpec:
         raise InvalidConfig(f"teacher run:{rest}: say run:RUN/ID, such as run:results/demo/3f2a")
     run = load_run(path)
     (row,) = chosen(run, [wanted])
-    other = _preprocessing(Path(path)) or open_config_task(run.config)
+    other = _preprocessing(Path(path), row.arch.input_chw[0]) or open_config_task(run.config)
     columns = _columns(f"run:{rest}", other.classes, task)
     if row.arch.input_chw[0] != task.input_chw[0]:
         raise InvalidTeacher(f"run:{rest} is fed {row.arch.input_chw[0]} channels, and {task.data} has {task.input_chw[0]}")
@@ -220,6 +220,24 @@ def _of_run(rest: str, task: Task) -> TeacherSpec:
     )  # fmt: skip
 
 
+class _Norm(msgspec.Struct, frozen=True, kw_only=True):
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class _Input(msgspec.Struct, frozen=True, kw_only=True):
+    preprocess: _Norm
+
+
+class _Output(msgspec.Struct, frozen=True, kw_only=True):
+    classes: tuple[str, ...]
+
+
+class _Manifest(msgspec.Struct, frozen=True, kw_only=True):  # what is read of it: the rest is for those who run the networks
+    input: _Input
+    output: _Output
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Preprocessing:
     classes: tuple[str, ...]
@@ -227,14 +245,26 @@ class _Preprocessing:
     std: tuple[float, ...]
 
 
-def _preprocessing(run: Path) -> _Preprocessing | None:
-    """What a finished run's manifest says of classes and normalisation; None where it is not finished."""
+def _preprocessing(run: Path, channels: int) -> _Preprocessing | None:
+    """What a finished run's manifest says of classes and normalisation; None where it is not finished.
+
+    Raises:
+        InvalidTeacher: the manifest is damaged.
+    """
     path = run / "manifest.json"
     if not path.exists():
         return None
-    noted = msgspec.json.decode(path.read_bytes())
-    how = noted["input"]["preprocess"]
-    return _Preprocessing(classes=tuple(noted["output"]["classes"]), mean=tuple(how["mean"]), std=tuple(how["std"]))
+    try:
+        noted = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+    except (msgspec.DecodeError, OSError) as error:
+        raise InvalidTeacher(f"{path}: damaged ({error}); without it the run's config.json tells the same") from error
+    how = noted.input.preprocess
+    if not len(how.mean) == len(how.std) == channels or not all(s > 0 for s in how.std):
+        raise InvalidTeacher(
+            f"{path}: mean and std must have a figure for each of {channels} channels, those of std above 0, got {how.mean} and {how.std}; "
+            "without it the run's config.json tells the same"
+        )
+    return _Preprocessing(classes=noted.output.classes, mean=how.mean, std=how.std)
 
 
 def _of_file(rest: str, task: Task, arch: str | None, norm: str) -> TeacherSpec:

@@ -141,6 +141,26 @@ def test_run_whose_weights_are_gone_is_refused_before_training(finished: Path, t
         resolve(f"run:{tmp_path / 'run'}/{row.id}", task)
 
 
+NORM = '{"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", '{"models": []}', '{"input": {}, "output": {"classes": ["0", "1", "2"]}}', "\udce9",
+        f'{{"input": {{"preprocess": {NORM}}}, "output": {{"classes": 3}}}}',
+        f'{{"input": {{"preprocess": {NORM.replace("0.2]", "0]")}}}, "output": {{"classes": ["0", "1", "2"]}}}}',
+        f'{{"input": {{"preprocess": {NORM.replace(", 0.2]", "]")}}}, "output": {{"classes": ["0", "1", "2"]}}}}',
+    ],
+)  # fmt: skip
+def test_damaged_manifest_of_a_teachers_run_is_named(finished: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    (run.path / "manifest.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InvalidTeacher, match=r"run/manifest\.json: (damaged|mean and std must)"):
+        resolve(f"run:{run.path}/{run.front['id'].iloc[0]}", open_task("classify", run.config.data))
+
+
 @pytest.mark.parametrize(
     ("spec", "error", "says"),
     [
