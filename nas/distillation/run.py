@@ -37,6 +37,7 @@ from search_spaces.baselines import BASELINES, published
 __all__ = ["Request", "distill", "refuse_unteachable"]
 
 TEACHER_SEED = 2_000_000_011  # of a teacher that is trained here: none of the students'
+GLANCED = 200  # validation images that a teacher is asked for before a search
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +103,10 @@ def _distilled(run: Run) -> list[Candidate]:
     return [r for r in run.rows if r.stage == "distill" and r.status == "trained"]
 
 
-def refuse_unteachable(request: Request, task: Task) -> None:
+def refuse_unteachable(request: Request, task: Task, console: Console) -> None:
     """Refuses a request whose loss, options or teacher cannot be, whatever the students are; weights to download are fetched now.
+
+    A teacher that is there already is fed a few validation images: what it scores is told, with a warning where that is little.
 
     Raises:
         NasError: says which.
@@ -113,8 +116,9 @@ def refuse_unteachable(request: Request, task: Task) -> None:
         return
     if kind == "train":
         named_network(name, task)
-    else:
-        open_teacher(resolve(request.teacher, task, arch=request.teacher_arch, norm=request.teacher_norm), task)
+        return
+    teacher = open_teacher(resolve(request.teacher, task, arch=request.teacher_arch, norm=request.teacher_norm), task)
+    compare_with_students(teacher, (), task, console, most=GLANCED)
 
 
 def _named_nets(request: Request, task: Task) -> list[LessonConfig]:
