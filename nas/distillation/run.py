@@ -227,6 +227,8 @@ def _teach(
 
             def told(row: Candidate, story: str) -> None:
                 tick(_line(row))
+                if row.lesson and row.lesson.online and story:
+                    story = f"{row.baseline or row.id}: {story}"
                 if story and story not in stories:
                     stories.add(story)
                     console.say(story)

@@ -144,6 +144,7 @@ def test_online_teacher_takes_its_network_from_the_teachers_name(run: Path) -> N
     assert row.lesson is not None
     assert (row.lesson.online, row.lesson.teacher) == ("resnet20", "")
     assert not (run / "teachers").exists()
+    assert f"{row.id}: its online teacher scores 0." in done.stderr
 
 
 def test_row_names_no_path_of_the_teachers_file(run: Path, teacher: list[str], tmp_path: Path) -> None:
