@@ -204,7 +204,7 @@ def _train(job: Job, task: Task) -> Outcome:
     save(network.state_dict(), Path(job.weights), metadata={"arch": job.arch.id})
     return Outcome(
         key=job.key, score=result.score, calibration=result.calibration, test_score=tested.score if tested else None,
-        test_calibration=tested.calibration if tested else None, story=lesson.story if lesson else "",
+        test_calibration=tested.calibration if tested else None, story=lesson.story(task) if lesson else "",
         terms={name: tuple(round(mean, 6) for mean in means) for name, means in result.terms.items()},
     )  # fmt: skip
 

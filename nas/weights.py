@@ -1,9 +1,11 @@
 """Network weights on disk (safetensors, never pickle; of others' files what loads without code) and as numpy arrays for ``emit``."""
 
+import hashlib
 import os
 import pickle
 import tempfile
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from latency.onnx_graph import InvalidWeights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["InvalidWeights", "load", "numpy_weights", "read_state", "save"]
+__all__ = ["InvalidWeights", "load", "numpy_weights", "read_state", "save", "state_sha256"]
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
 
@@ -90,11 +92,24 @@ def read_state(path: str | Path) -> "dict[str, Tensor]":
 
 
 def _bare(state: "Mapping[str, Tensor]", path: Path) -> "dict[str, Tensor]":
-    bare = {name.removeprefix("module."): t for name, t in state.items()}
+    bare = OrderedDict((name.removeprefix("module."), t) for name, t in state.items())
+    if isinstance(state, OrderedDict):
+        vars(bare).update(vars(state))  # the versions of its modules' formats, which torch keeps beside the tensors
     broken = [name for name, t in bare.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if broken:
         raise InvalidWeights(f"{path}: {broken[0]} is not finite")
     return bare
+
+
+def state_sha256(state: "Mapping[str, Tensor]") -> str:
+    """A hash of tensors, in hex: of their names, types, shapes and bytes, in whatever order and layout in memory they come."""
+    import torch
+
+    found = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def numpy_weights(module: "nn.Module") -> dict[str, np.ndarray]:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import torch
 
 from latency.console import Console, duration, open_console
 from nas.chosen import chosen
 from nas.cores import become_worker, workers_of
 from nas.distillation import report
 from nas.distillation.jobs import DistillJobs
-from nas.distillation.lesson import LessonConfig, Option, Start, TeacherSpec, lesson_key
+from nas.distillation.lesson import LessonConfig, Option, Start, TeacherSpec
 from nas.distillation.lessons import label, lessons
+from nas.distillation.own_teacher import trained_teacher
 from nas.distillation.starts import Starts
 from nas.distillation.teachers import Teacher, named_baseline, named_network, open_teacher, resolve
 from nas.distillation.worth import compare_with_students
@@ -29,14 +29,13 @@ from nas.recipe import Recipe
 from nas.samplers import proposal_seed
 from nas.store import Candidate, Run, RunFolder, load_run, open_run
 from nas.tasks.task import Task
-from nas.train import Epoch, fit
-from nas.weights import load, save
+from nas.weights import load
 from search_spaces import open_space
 from search_spaces.baselines import BASELINES, published
 
 __all__ = ["Request", "distill", "refuse_unteachable"]
 
-TEACHER_SEED = 2_000_000_011  # of a teacher that is trained here: none of the students'
+GLANCED = 200  # validation images that a teacher is asked for before a search
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +101,10 @@ def _distilled(run: Run) -> list[Candidate]:
     return [r for r in run.rows if r.stage == "distill" and r.status == "trained"]
 
 
-def refuse_unteachable(request: Request, task: Task) -> None:
+def refuse_unteachable(request: Request, task: Task, console: Console) -> None:
     """Refuses a request whose loss, options or teacher cannot be, whatever the students are; weights to download are fetched now.
+
+    A teacher that is there already is fed a few validation images: what it scores is told, with a warning where that is little.
 
     Raises:
         NasError: says which.
@@ -113,8 +114,9 @@ def refuse_unteachable(request: Request, task: Task) -> None:
         return
     if kind == "train":
         named_network(name, task)
-    else:
-        open_teacher(resolve(request.teacher, task, arch=request.teacher_arch, norm=request.teacher_norm), task)
+        return
+    teacher = open_teacher(resolve(request.teacher, task, arch=request.teacher_arch, norm=request.teacher_norm), task)
+    compare_with_students(teacher, (), task, console, most=GLANCED)
 
 
 def _named_nets(request: Request, task: Task) -> list[LessonConfig]:
@@ -172,33 +174,10 @@ def _teacher(run: Run, request: Request, task: Task, recipe: Recipe, console: Co
     kind, _, name = request.teacher.partition(":")
     if kind != "train":
         return open_teacher(resolve(request.teacher, task, arch=request.teacher_arch, norm=request.teacher_norm), task)
-    weights = _trained_here(run, name, request, task, recipe, console)
+    own = recipe_for(msgspec.structs.replace(run.config, recipe=recipe), request.teacher_epochs or recipe.epochs)
+    weights = trained_teacher(run, name, task, own, console, only_kept=request.shows)
     spec = resolve(f"file:{weights}", task, arch=name, norm="task")
     return open_teacher(msgspec.structs.replace(spec, name=request.teacher), task)
-
-
-def _trained_here(run: Run, name: str, request: Request, task: Task, recipe: Recipe, console: Console) -> Path:
-    """The weights of a teacher trained with the run's recipe; those of an earlier time where all that determines them is equal."""
-    epochs = request.teacher_epochs or recipe.epochs
-    recipe = recipe_for(msgspec.structs.replace(run.config, recipe=recipe), epochs)
-    path = run.path.resolve() / "teachers" / f"{name}-{lesson_key(name, recipe, run.config.seed, task.data_sha256)}.safetensors"
-    seed = proposal_seed(run.config.seed, TEACHER_SEED)
-    network = named_network(name, task, generator=torch.Generator().manual_seed(seed))
-    if path.exists():
-        console.say(f"teacher  {name} was trained here before")
-        return path
-    if request.shows:
-        raise Stopped(f"{run.path} has nothing of this yet: its teacher {name} is not trained; leave out --show to do that")
-    console.say(f"teacher  training {name} for {_many(epochs, 'epoch')} first; it is kept in {path.parent}")
-    with console.progress(epochs, "teacher's epochs") as tick:
-
-        def told(epoch: Epoch) -> None:
-            tick(f"valid {epoch.score:.3f}")
-
-        fit(network, task, recipe, seed=seed, on_epoch=told)
-    path.parent.mkdir(exist_ok=True)
-    save(network.state_dict(), path)
-    return path
 
 
 def _done_before(
@@ -248,6 +227,8 @@ def _teach(
 
             def told(row: Candidate, story: str) -> None:
                 tick(_line(row))
+                if row.lesson and row.lesson.online and story:
+                    story = f"{row.baseline or row.id}: {story}"
                 if story and story not in stories:
                     stories.add(story)
                     console.say(story)

@@ -1,12 +1,10 @@
 """Teachers: a spec such as ``torchvision:resnet50`` becomes a frozen network that fits the task, or is refused."""
 
-import hashlib
-import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -16,13 +14,15 @@ from torch.nn import functional as F
 from nas.chosen import chosen
 from nas.distillation.lesson import TeacherSpec, lesson_key, sha256_of
 from nas.distillation.teacher_files import load_into
+from nas.distillation.timm_networks import timm_config, timm_network
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.jobs import open_config_task
 from nas.models import build
 from nas.models.reference import REFERENCES, SIGNALS, reference
+from nas.models.torchvision_weights import published_network, published_weights
 from nas.store import load_run
 from nas.tasks.task import Split, Task
-from nas.weights import read_state
+from nas.weights import InvalidWeights, read_state, state_sha256
 from search_spaces import BASELINES, Architecture, baseline
 
 __all__ = ["KINDS", "NORMS", "Teacher", "named_baseline", "named_network", "normalisation", "open_teacher", "resolve", "some_of_valid"]
@@ -153,21 +153,20 @@ def _empty(spec: TeacherSpec, task: Task) -> nn.Module:
     """The spec's network; torchvision's and timm's have their weights already."""
     kind, _, name = spec.net.partition(":")
     if kind == "torchvision":
-        return _fetched(spec.name, lambda: _torchvision_module(name))
+        with _as_teachers():
+            return published_network(name)
     if kind == "timm":
-        return _fetched(spec.name, lambda: _timm_module().create_model(name, pretrained=True))
+        return timm_network(name)
     return build(spec.arch) if spec.arch else named_network(spec.net, task)
 
 
-def _fetched(name: str, fetch: Callable[[], nn.Module]) -> nn.Module:
+@contextmanager
+def _as_teachers() -> Iterator[None]:
+    """torchvision's weights that cannot be had are an error of the teacher."""
     try:
-        return fetch()
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # URLError is an OSError; a damaged file is one of the rest
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidTeacher(
-            f"{name}: its weights could not be fetched, or are damaged in the cache ({why}); without network put them into "
-            f"{torch.hub.get_dir()}/checkpoints, or use file:WEIGHTS"
-        ) from error
+        yield
+    except InvalidWeights as error:
+        raise InvalidTeacher(f"{error}; or use file:WEIGHTS") from error
 
 
 def _torchvision(name: str, task: Task) -> TeacherSpec:
@@ -179,41 +178,25 @@ def _torchvision(name: str, task: Task) -> TeacherSpec:
     weights = models.get_model_weights(name).DEFAULT
     columns = _columns(f"torchvision:{name}", weights.meta["categories"], task)
     how = weights.transforms()
-    spec = _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]), weights.url)
-    return msgspec.structs.replace(spec, columns=columns)
-
-
-def _torchvision_module(name: str) -> nn.Module:
-    from torchvision import models
-
-    module: nn.Module = models.get_model(name, weights=models.get_model_weights(name).DEFAULT)
-    return module
+    spec = _pretrained(f"torchvision:{name}", task, tuple(how.mean), tuple(how.std), int(how.crop_size[0]))
+    with _as_teachers():
+        sha256 = sha256_of(published_weights(name))
+    return msgspec.structs.replace(spec, columns=columns, sha256=sha256)
 
 
 def _timm(name: str, task: Task) -> TeacherSpec:
-    timm = _timm_module()
-    if not timm.is_model(name):
-        raise UnknownName.among("timm network", name, timm.list_models(f"*{name[:4]}*", pretrained=True)[:20])
-    config = timm.get_pretrained_cfg(name)
+    config = timm_config(name)
     _columns(f"timm:{name}", range(config.num_classes), task)  # timm has no names of classes
-    return _pretrained(f"timm:{name}", task, tuple(config.mean), tuple(config.std), int(config.input_size[1]), f"{config.url}{config.tag}")
+    spec = _pretrained(f"timm:{name}", task, tuple(config.mean), tuple(config.std), int(config.input_size[1]))
+    return msgspec.structs.replace(spec, sha256=state_sha256(timm_network(name).state_dict()))
 
 
-def _timm_module() -> Any:  # Any: an optional package
-    try:
-        import timm
-    except ImportError as error:
-        raise InvalidTeacher("timm:NAME needs the package timm: pip install 'hardware-aware-nas[timm]'") from error
-    return timm
-
-
-def _pretrained(name: str, task: Task, mean: tuple[float, ...], std: tuple[float, ...], size: int, origin: str) -> TeacherSpec:
+def _pretrained(name: str, task: Task, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> TeacherSpec:
     if task.input_chw[0] != len(mean):
         raise InvalidTeacher(f"{name} is fed {len(mean)} channels, and {task.data} has {task.input_chw[0]}")
     if task.train.x.dtype != "uint8":
         raise InvalidTeacher(f"{name} wants pixels of 0 to 255, and {task.data} holds numbers in units of its own: train a teacher on it")
-    sha256 = hashlib.sha256(origin.encode()).hexdigest()
-    return TeacherSpec(name=name, net=name, mean=mean, std=std, image_hw=(size, size), sha256=sha256)
+    return TeacherSpec(name=name, net=name, mean=mean, std=std, image_hw=(size, size))
 
 
 def _of_run(rest: str, task: Task) -> TeacherSpec:
@@ -222,7 +205,7 @@ def _of_run(rest: str, task: Task) -> TeacherSpec:
         raise InvalidConfig(f"teacher run:{rest}: say run:RUN/ID, such as run:results/demo/3f2a")
     run = load_run(path)
     (row,) = chosen(run, [wanted])
-    other = _preprocessing(Path(path)) or open_config_task(run.config)
+    other = _preprocessing(Path(path), row.arch.input_chw[0]) or open_config_task(run.config)
     columns = _columns(f"run:{rest}", other.classes, task)
     if row.arch.input_chw[0] != task.input_chw[0]:
         raise InvalidTeacher(f"run:{rest} is fed {row.arch.input_chw[0]} channels, and {task.data} has {task.input_chw[0]}")
@@ -237,6 +220,24 @@ def _of_run(rest: str, task: Task) -> TeacherSpec:
     )  # fmt: skip
 
 
+class _Norm(msgspec.Struct, frozen=True, kw_only=True):
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class _Input(msgspec.Struct, frozen=True, kw_only=True):
+    preprocess: _Norm
+
+
+class _Output(msgspec.Struct, frozen=True, kw_only=True):
+    classes: tuple[str, ...]
+
+
+class _Manifest(msgspec.Struct, frozen=True, kw_only=True):  # what is read of it: the rest is for those who run the networks
+    input: _Input
+    output: _Output
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Preprocessing:
     classes: tuple[str, ...]
@@ -244,14 +245,26 @@ class _Preprocessing:
     std: tuple[float, ...]
 
 
-def _preprocessing(run: Path) -> _Preprocessing | None:
-    """What a finished run's manifest says of classes and normalisation; None where it is not finished."""
+def _preprocessing(run: Path, channels: int) -> _Preprocessing | None:
+    """What a finished run's manifest says of classes and normalisation; None where it is not finished.
+
+    Raises:
+        InvalidTeacher: the manifest is damaged.
+    """
     path = run / "manifest.json"
     if not path.exists():
         return None
-    noted = msgspec.json.decode(path.read_bytes())
-    how = noted["input"]["preprocess"]
-    return _Preprocessing(classes=tuple(noted["output"]["classes"]), mean=tuple(how["mean"]), std=tuple(how["std"]))
+    try:
+        noted = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+    except (msgspec.DecodeError, OSError) as error:
+        raise InvalidTeacher(f"{path}: damaged ({error}); without it the run's config.json tells the same") from error
+    how = noted.input.preprocess
+    if not len(how.mean) == len(how.std) == channels or not all(s > 0 for s in how.std):
+        raise InvalidTeacher(
+            f"{path}: mean and std must have a figure for each of {channels} channels, those of std above 0, got {how.mean} and {how.std}; "
+            "without it the run's config.json tells the same"
+        )
+    return _Preprocessing(classes=noted.output.classes, mean=how.mean, std=how.std)
 
 
 def _of_file(rest: str, task: Task, arch: str | None, norm: str) -> TeacherSpec:

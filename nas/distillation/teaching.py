@@ -13,6 +13,7 @@ from nas.distillation.lesson import PLAIN, LessonConfig, LessonJob, lesson_key
 from nas.distillation.teacher_logits import AskedLogits, StoredLogits
 from nas.distillation.teachers import named_network, open_teacher
 from nas.errors import InvalidTeacher
+from nas.evaluate import evaluate
 from nas.losses import LOSSES, Method
 from nas.models.taps import second_to_last, tap_ch, with_taps
 from nas.recipe import Recipe
@@ -60,8 +61,7 @@ class TaughtByTeacher:
         self.parts: Sequence[nn.Module] = ()
         self._name, self._loss, self._logits, self._weights = name, loss, logits, weights
 
-    @property
-    def story(self) -> str:
+    def story(self, task: Task) -> str:
         """What to tell of the teacher's outputs when the training is done."""
         return self._logits.story
 
@@ -80,8 +80,11 @@ class TaughtByItself:
     def __init__(self, name: str, loss: nn.Module, weights: Weights) -> None:
         self.task_weight = weights.task
         self.parts: Sequence[nn.Module] = (loss,)
-        self.story = ""
         self._name, self._loss, self._weights = name, loss, weights
+
+    def story(self, task: Task) -> str:
+        """Nothing is to be told of it."""
+        return ""
 
     def prepare(self, device: torch.device, *, precision: str, steps: int, batch: int) -> None:
         """See ``nas.train.Lesson``."""
@@ -101,9 +104,12 @@ class TaughtOnline:
     def __init__(self, name: str, loss: nn.Module, teacher: nn.Module, task_loss: TaskLoss, weights: Weights) -> None:
         self.task_weight = weights.task
         self.parts: Sequence[nn.Module] = (teacher,)
-        self.story = ""
         self._name, self._loss, self._teacher, self._task_loss, self._weights = name, loss, teacher, task_loss, weights
         self._precision = "fp32"
+
+    def story(self, task: Task) -> str:
+        """What the teacher scores, to be told when the training is done: of its last weights, as no average is kept of them."""
+        return f"its online teacher scores {evaluate(self._teacher, task, 'valid'):.3f} on valid"
 
     def prepare(self, device: torch.device, *, precision: str, steps: int, batch: int) -> None:
         """See ``nas.train.Lesson``."""

@@ -113,15 +113,12 @@ def _torchvision(name: str, file: Path | None, task: Task) -> tuple[Architecture
 
 
 def _downloaded(name: str) -> State:
-    from torchvision.models import get_model
+    from nas.models.torchvision_weights import published_network
 
     try:
-        state: State = get_model(name, weights="DEFAULT").state_dict()
-    except OSError as error:
-        raise InvalidWeights(
-            f"torchvision cannot download the weights of {name} ({error}): fetch them elsewhere and say torchvision:{name}:FILE"
-        ) from error
-    return state
+        return published_network(name).state_dict()
+    except InvalidWeights as error:
+        raise InvalidWeights(f"{error}; or say torchvision:{name}:FILE") from error
 
 
 def _is_same(data: str, other: str) -> bool:

@@ -58,7 +58,7 @@ def run_stages(
         show(out, console)
         return
     task = open_config_task(config)
-    _refuse_impossible(config, task)
+    _refuse_impossible(config, task, console)
     say_stages(config, task, console.say, is_new=not (out / "candidates.jsonl").exists(), is_sized=not free or not config.budget_s)
     config = search(asked, out, console, free=free, began=began and began + time.monotonic() - opened)
     try:
@@ -77,7 +77,7 @@ def _named(config: RunConfig) -> str:
     return ", ".join(config.stages)
 
 
-def _refuse_impossible(config: RunConfig, task: Task) -> None:
+def _refuse_impossible(config: RunConfig, task: Task, console: Console) -> None:
     """Refuses what no search can mend: a loss, an option, a teacher, a target.
 
     Raises:
@@ -97,7 +97,7 @@ def _refuse_impossible(config: RunConfig, task: Task) -> None:
         )
     if LOSSES[config.loss].needs == "online" and not (config.teacher.startswith("train:") or config.teacher_arch):
         raise InvalidTeacher(f"--loss {config.loss} trains its teacher along: name it with --teacher train:NAME, such as train:resnet20")
-    refuse_unteachable(_request(config, ()), task)
+    refuse_unteachable(_request(config, ()), task, console)
 
 
 def _refinement(config: RunConfig, seed_id: str, origin: str) -> Refinement:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from nas.weights import InvalidWeights, load, numpy_weights, save
+from nas.weights import InvalidWeights, load, numpy_weights, save, state_sha256
 from tests.nas.models.networks import network, single
 
 
@@ -70,3 +70,14 @@ def test_numpy_weights_do_not_share_memory_with_the_module() -> None:
     before = arrays["head.out.bias"].copy()
     torch.nn.init.constant_(module.get_parameter("head.out.bias"), 9.0)
     np.testing.assert_array_equal(arrays["head.out.bias"], before)
+
+
+def test_hash_of_a_state_is_of_what_its_tensors_hold() -> None:
+    state = {"a": torch.arange(36.0).view(1, 4, 3, 3), "steps": torch.tensor(3)}
+    elsewhere = {"steps": torch.tensor(3), "a": state["a"].to(memory_format=torch.channels_last)}
+    assert state_sha256(elsewhere) == state_sha256(state)
+
+
+@pytest.mark.parametrize("other", [{"b": torch.zeros(4)}, {"a": torch.zeros(2, 2)}, {"a": torch.zeros(4).int()}, {"a": -torch.zeros(4)}])
+def test_hash_of_another_state_is_another(other: dict[str, torch.Tensor]) -> None:
+    assert state_sha256(other) != state_sha256({"a": torch.zeros(4)})

@@ -1,7 +1,6 @@
+import hashlib
 import shutil
-import sys
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.models import squeezenet1_1
 
 from nas.distillation.lessons import lessons
 from nas.distillation.teachers import NORMS, named_network, open_teacher, resolve, some_of_valid
@@ -21,6 +21,7 @@ from nas.tasks import Task, open_task
 from nas.train import fit
 from nas.weights import load, save
 from search_spaces import baseline
+from tests.nas.hubs import empty_hub, publish
 from tests.nas.tasks.samples import pixels, write_npz
 
 
@@ -140,6 +141,26 @@ def test_run_whose_weights_are_gone_is_refused_before_training(finished: Path, t
         resolve(f"run:{tmp_path / 'run'}/{row.id}", task)
 
 
+NORM = '{"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{", "[]", '{"models": []}', '{"input": {}, "output": {"classes": ["0", "1", "2"]}}', "\udce9",
+        f'{{"input": {{"preprocess": {NORM}}}, "output": {{"classes": 3}}}}',
+        f'{{"input": {{"preprocess": {NORM.replace("0.2]", "0]")}}}, "output": {{"classes": ["0", "1", "2"]}}}}',
+        f'{{"input": {{"preprocess": {NORM.replace(", 0.2]", "]")}}}, "output": {{"classes": ["0", "1", "2"]}}}}',
+    ],
+)  # fmt: skip
+def test_damaged_manifest_of_a_teachers_run_is_named(finished: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    (run.path / "manifest.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(InvalidTeacher, match=r"run/manifest\.json: (damaged|mean and std must)"):
+        resolve(f"run:{run.path}/{run.front['id'].iloc[0]}", open_task("classify", run.config.data))
+
+
 @pytest.mark.parametrize(
     ("spec", "error", "says"),
     [
@@ -183,12 +204,6 @@ def test_unknown_normalisation_is_named(task: Task, weights: Path) -> None:
         resolve(f"file:{weights}", task, arch="resnet20", norm="imgnet")
 
 
-def test_timm_is_optional_and_says_how_to_get_it(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InvalidTeacher, match="pip install"):
-        resolve("timm:resnet18", task)
-
-
 def test_download_that_fails_is_an_error_of_the_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of torchvision for a task with ImageNet's class names, on a computer without network."""
     from torchvision import models
@@ -201,16 +216,9 @@ def test_download_that_fails_is_an_error_of_the_teacher(tmp_path: Path, monkeypa
     task = open_task("classify", f"npz:{tmp_path / 'a.npz'}")
     assert len(task.classes) == len(names)
 
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    spec = resolve("torchvision:squeezenet1_1", task)
-    assert spec.image_hw == (224, 224)
-    assert spec.mean == pytest.approx(NORMS["imagenet"][0])
+    empty_hub(tmp_path, monkeypatch)
     with pytest.raises(InvalidTeacher, match="could not be fetched"):
-        open_teacher(spec, task)
+        resolve("torchvision:squeezenet1_1", task)
 
 
 def ten_classes(folder: Path, names: list[str]) -> Task:
@@ -226,26 +234,22 @@ def ten_classes(folder: Path, names: list[str]) -> Task:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch keeps downloaded weights, on a computer without network."""
-
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
+    return empty_hub(tmp_path, monkeypatch)
 
 
-def test_imagenet_teacher_in_the_cache_teaches_those_of_its_classes_that_the_data_has(tmp_path: Path, hub: Path) -> None:
+def test_imagenet_teacher_in_the_cache_teaches_those_of_its_classes_that_the_data_has(
+    tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torchvision import models
 
     weights = models.get_model_weights("squeezenet1_1").DEFAULT
     torch.manual_seed(0)
     network = models.squeezenet1_1(weights=None).eval()
-    torch.save(network.state_dict(), hub / weights.url.rpartition("/")[2])
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    publish(tmp_path / "w.pth", hub, monkeypatch)
     task = ten_classes(tmp_path / "data", ["garbage_truck", "Tench", "golf ball"])
     teacher = open_teacher(resolve("torchvision:squeezenet1_1", task), task)
+    assert teacher.spec.image_hw == (224, 224)
     categories = [c.lower() for c in weights.meta["categories"]]
     columns = [categories.index(c.lower().replace("_", " ")) for c in task.classes]
     x = task.load("valid").x
@@ -268,7 +272,19 @@ def test_damaged_weights_in_the_cache_are_an_error_of_the_teacher(tmp_path: Path
     (hub / models.get_model_weights("squeezenet1_1").DEFAULT.url.rpartition("/")[2]).write_bytes(b"PK half a file")
     task = ten_classes(tmp_path / "data", ["tench", "golf ball"])
     with pytest.raises(InvalidTeacher, match="damaged in the cache"):
-        open_teacher(resolve("torchvision:squeezenet1_1", task), task)
+        resolve("torchvision:squeezenet1_1", task)
+
+
+def test_other_weights_of_a_torchvision_network_have_another_hash(tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = ten_classes(tmp_path / "data", ["tench", "golf ball"])
+    hashes = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pth")
+        file = publish(tmp_path / "w.pth", hub, monkeypatch)
+        hashes.append(resolve("torchvision:squeezenet1_1", task).sha256)
+        assert hashes[-1] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 @pytest.mark.parametrize(("name", "params"), [("resnet20", 269_722 - 7 * 65), ("mobilenet_v2@0.5", None), ("mnasnet_a1", None)])

@@ -164,6 +164,15 @@ def test_online_teacher_and_student_learn_as_two_loops_side_by_side(task: Task) 
     assert torch.allclose(weights(our_teacher), weights(two), rtol=1e-4, atol=1e-6)
 
 
+def test_online_teachers_score_is_told_when_its_training_is_done(task: Task) -> None:
+    teacher = student(1)
+    lesson = TaughtOnline("bdkd", BDKD(nu=2.0), teacher, F.cross_entropy, Weights())
+    fit(student(), task, PLAIN, seed=5, device="cpu", lesson=lesson)
+    split = task.load("valid")
+    right = teacher(task.normaliser()(split.x)).argmax(1) == split.y
+    assert lesson.story(task) == f"its online teacher scores {float(right.float().mean()):.3f} on valid"
+
+
 def test_loss_that_is_not_finite_names_its_term(task: Task, spec: TeacherSpec) -> None:
     class Broken(nn.Module):
         def forward(self, student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:

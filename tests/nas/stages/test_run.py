@@ -11,12 +11,15 @@ import msgspec
 import onnxruntime
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from nas.config import RunConfig, config_from_file
 from nas.distill import main as distill
 from nas.export import main as export
+from nas.models.reference import reference
 from nas.store import load_run
+from nas.weights import save
 from tests.nas.small import ROOT, command, config, kill, kill_at, line_count, rows, saved, wait_until
 from tests.nas.test_refine import SPACE
 
@@ -204,4 +207,15 @@ def test_what_no_search_can_mend_is_refused_before_it(tmp_path: Path, changed: d
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert says in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_teacher_whose_outputs_are_not_finite_is_refused_before_the_search(tmp_path: Path) -> None:
+    state = reference("resnet20", outputs=3, generator=torch.Generator().manual_seed(0)).state_dict()
+    save({k: torch.full_like(t, -1.0) if k == "bn1.running_var" else t for k, t in state.items()}, tmp_path / "t.safetensors")
+    changed = {"teacher": f"file:{tmp_path / 't.safetensors'}", "teacher_arch": "resnet20"}
+    done = command("--config", saved(chain(tmp_path, **changed), tmp_path), "--out", tmp_path / "run")
+    assert done.exit_code == 2, done.output
+    (line,) = done.stderr.splitlines()
+    assert "not finite" in line
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,85 @@
+"""Teachers that a run trains itself: kept, told of, and trained again where they cannot be read."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from click.testing import Result
+
+from nas.distillation.own_teacher import TeacherRecord
+from nas.evaluate import judge
+from nas.jobs import open_config_task
+from nas.models.reference import reference
+from nas.store import load_run
+from nas.weights import load
+from tests.nas.test_distill import distilled, student, taught
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def teacher_of(run: Path, *arguments: str) -> Result:
+    """A lesson by a teacher that is trained here."""
+    return distilled(run, "--teacher", "train:resnet20", "--teacher-epochs", "1", "--model", student(run), "--loss", "kd", *arguments)
+
+
+def test_teacher_is_trained_here_once_and_kept(run: Path) -> None:
+    arguments = (run, "--teacher", "train:resnet20", "--teacher-epochs", "1", "--model", student(run))
+    first = distilled(*arguments, "--loss", "kd")
+    assert first.exit_code == 0, first.output
+    assert "training resnet20 for 1 epoch first" in first.stderr
+    second = distilled(*arguments, "--loss", "nkd")
+    assert "was trained here before" in second.stderr
+    assert {r.lesson.teacher for r in taught(run) if r.lesson} == {"train:resnet20"}
+
+
+def test_teacher_that_is_trained_here_leaves_a_record_of_its_score(run: Path) -> None:
+    done = teacher_of(run)
+    (weights,), (file,) = (list((run / "teachers").glob(f"resnet20-*.{kind}")) for kind in ("safetensors", "json"))
+    record = msgspec.json.decode(file.read_bytes(), type=TeacherRecord)
+    network = reference("resnet20", outputs=3)
+    network.load_state_dict(load(weights))
+    judged = judge(network, open_config_task(load_run(run).config), "valid")
+    assert (record.score, record.calibration.ece) == pytest.approx((judged.score, judged.calibration.ece))
+    assert f"resnet20 is trained: valid {record.score:.3f}, calibration error" in done.stderr
+
+
+def test_training_of_a_teacher_says_before_it_begins_that_it_cannot_go_on(run: Path) -> None:
+    assert "interrupted before its end it begins anew" in teacher_of(run).stderr
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_text("{"), lambda file: file.write_text("{}")])
+def test_lost_or_damaged_record_of_a_teacher_is_made_again(run: Path, spoil: Callable[[Path], object]) -> None:
+    teacher_of(run)
+    (file,) = (run / "teachers").glob("resnet20-*.json")
+    before = file.read_bytes()
+    spoil(file)
+    again = teacher_of(run)
+    assert "was trained here before: valid" in again.stderr
+    assert msgspec.json.decode(file.read_bytes())["score"] == pytest.approx(msgspec.json.decode(before)["score"])
+
+
+def test_kept_teacher_that_cannot_be_read_is_trained_again_and_that_is_said(run: Path) -> None:
+    teacher_of(run)
+    (weights,) = (run / "teachers").glob("resnet20-*.safetensors")
+    before = load(weights)
+    weights.write_bytes(weights.read_bytes()[:100])
+    again = teacher_of(run)
+    assert again.exit_code == 0, again.output
+    assert "warning: the teacher resnet20 that was trained here cannot be read, and is trained again" in again.stderr
+    assert all(torch.equal(t, before[k]) for k, t in load(weights).items())
+
+
+def test_kept_teacher_that_cannot_be_read_is_not_shown(run: Path) -> None:
+    teacher_of(run)
+    (weights,) = (run / "teachers").glob("resnet20-*.safetensors")
+    weights.write_bytes(b"")
+    shown = teacher_of(run, "--show")
+    assert shown.exit_code == 1
+    assert "leave out --show to train it again" in shown.stderr
+    assert weights.read_bytes() == b""

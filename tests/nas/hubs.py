@@ -1,0 +1,28 @@
+"""torch's cache of downloaded weights on a computer without network, and files in it that stand for torchvision's."""
+
+import hashlib
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision.models._api import WeightsEnum
+
+
+def empty_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the downloaded files."""
+
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(folder / "hub"))
+    (folder / "hub" / "checkpoints").mkdir(parents=True)
+    return folder / "hub" / "checkpoints"
+
+
+def publish(file: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in the cache under a name with its hash, which from now on is that of all of torchvision's weights."""
+    path = hub / f"net-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
+    monkeypatch.setattr(WeightsEnum, "url", property(lambda _: f"https://download.pytorch.org/models/{path.name}"))
+    return file.rename(path)
