@@ -20,6 +20,8 @@ COLUMNS = (
     "student", "network", "lesson", "loss", "name", "seed", "epochs", "lr", "start", "teacher", "teacher_sha256", "teacher_fed",
     "online_teacher", "valid_score", "test_score", "test_ece", "test_ece_scaled", "test_nll", "test_brier", "train_seconds",
 )  # fmt: skip
+FEWEST = 3  # pairs that a claim takes: two that are close by chance have a narrow interval
+ROUNDING = 1e-9  # an error below is that of subtracting floats, and the differences are equal
 STARTS: Mapping[Start, str] = {"scratch": "", "run": "from the run's weights", "bank": "from the run's bank"}
 
 
@@ -39,8 +41,8 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether 0 is outside the interval."""
-        return self.low > 0 or self.high < 0
+        """Whether 0 is outside the interval; of fewer than three pairs, or of equal ones, whose spread is not known, never."""
+        return self.pairs >= FEWEST and self.error > ROUNDING and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +162,7 @@ def write(
     write_atomic(path / "distilled-summary.csv", pd.DataFrame([_summary_cells(s) for s in whole]).to_csv(index=False))
     drawn = _draw(path, whole)
     if any(s.gain and not s.gain.is_clear for s in summed):
-        console.say("a gain whose interval holds 0, or of one seed, may be noise; --seeds 5 --loss plain tells more")
+        console.say("a gain of under 3 seeds or of equal ones, or whose interval holds 0, may be noise; --seeds 5 --loss plain tells more")
     best = max(rows, key=lambda r: r.score or 0.0)
     console.say(f"wrote {', '.join([f'{path}/distilled.csv', 'distilled-summary.csv', *drawn])} and weights in {path}/models")
     if (path / best.weights).exists():
