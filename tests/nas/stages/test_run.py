@@ -184,6 +184,13 @@ def test_finished_search_goes_on_with_a_stage_that_is_added(finished: Path, tmp_
     assert load_run(run).front.equals(load_run(finished).front)
 
 
+def test_option_of_a_loss_has_a_flag(tmp_path: Path) -> None:
+    inputs = saved(chain(tmp_path, loss="skd", loss_options={}), tmp_path)
+    done = command("--config", inputs, "--out", tmp_path / "run", "--loss-set", "temperature=0", "--loss-set", "alpha=0.5")
+    assert done.exit_code == 2, done.output
+    assert done.stderr == "error: temperature must be above 0 and finite, got 0.0\n"
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -194,6 +201,7 @@ def test_finished_search_goes_on_with_a_stage_that_is_added(finished: Path, tmp_
         ({"teacher": "train:resnet_20"}, "did you mean 'resnet20'"),
         ({"teacher": "torchvision:resnet18"}, "knows 1000 classes"),
         ({"teacher": "file:none.safetensors", "teacher_arch": "resnet20"}, "there is no such file"),
+        ({"loss": "skd", "loss_options": {}}, "say alpha=... with --set (nas.distill) or --loss-set (nas.search)"),
         ({"loss_options": {"temprature": 2.0}}, "did you mean 'temperature'"),
         ({"loss": "bdkd", "teacher": "run:a/b"}, "name it with --teacher train:NAME"),
     ],
