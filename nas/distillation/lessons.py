@@ -82,6 +82,9 @@ def _lesson(
         options[name] = value
     _try(loss, options)
     shared = _checked(loss, {name: given.get(name, value) for name, value in _shared_defaults(loss).items()})
+    task_share, term_share = method.shares(options)
+    if not shared["task_weight"] * task_share and not shared["weight"] * term_share:
+        raise InvalidConfig(f"--loss {loss} would train on nothing: weight={shared['weight']:g} and task_weight={shared['task_weight']:g}")
     taught = teacher if method.needs == "teacher" else None
     return LessonConfig(
         loss=loss, options=options, weight=shared["weight"], task_weight=shared["task_weight"], warmup=shared["warmup"], start=start,

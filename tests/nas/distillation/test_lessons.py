@@ -62,6 +62,8 @@ def test_loss_given_twice_counts_once() -> None:
         ("uskd", {"ranking": "best"}, "ranking must be probability or log_softmax"),
         ("uskd", {"ranking": 1.0}, "ranking of uskd must be a word"),
         ("skd", {"alpha": 0.5}, r"skd has no known temperature: .* --set \(nas.distill\) or --loss-set \(nas.search\)"),
+        ("kd", {"weight": 0.0, "task_weight": 0.0}, "kd would train on nothing: weight=0 and task_weight=0"),
+        ("skd", {"alpha": 1.0, "temperature": 1.0, "weight": 0.0}, "skd would train on nothing: weight=0 and task_weight=1"),
         ("skd", {"alpha": 2.0, "temperature": 1.0}, "alpha must be 0 to 1"),
     ],
 )
