@@ -95,7 +95,7 @@ def _refuse_impossible(config: RunConfig, task: Task) -> None:
             f"--stages {','.join(config.stages)} distils with --loss {config.loss}, which needs --teacher: train:resnet56 (trained here "
             "first), file:WEIGHTS with --teacher-arch, run:RUN/ID or torchvision:NAME; or learn without one: --loss uskd"
         )
-    if LOSSES[config.loss].needs == "online" and not (config.teacher.startswith("train:") or config.teacher_arch):
+    if LOSSES[config.loss].needs == "online" and not config.teacher.startswith("train:"):
         raise InvalidTeacher(f"--loss {config.loss} trains its teacher along: name it with --teacher train:NAME, such as train:resnet20")
     refuse_unteachable(_request(config, ()), task)
 

@@ -204,6 +204,8 @@ def test_option_of_a_loss_has_a_flag(tmp_path: Path) -> None:
         ({"loss": "skd", "loss_options": {}}, "say alpha=... with --set (nas.distill) or --loss-set (nas.search)"),
         ({"loss_options": {"temprature": 2.0}}, "did you mean 'temperature'"),
         ({"loss": "bdkd", "teacher": "run:a/b"}, "name it with --teacher train:NAME"),
+        ({"loss": "bdkd", "teacher": "file:a", "teacher_arch": "resnet20", "loss_options": {}}, "name it with --teacher train:NAME"),
+        ({"loss": "uskd", "loss_options": {}}, "--teacher belongs to --loss kd"),
     ],
 )
 def test_what_no_search_can_mend_is_refused_before_it(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
