@@ -1,6 +1,7 @@
 """What a distillation shows: every lesson beside plain training of the same student with the same seeds, as table, CSV and figure."""
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,8 @@ def _draw(path: Path, summed: Sequence[Summary]) -> list[str]:
     names, teachers = figure_names(summed)
     figures = {f"{s.student.baseline or s.student.id}\n{n}": c for s, n in zip(summed, names, strict=True) if (c := _figure_of(s))}
     if figures:
-        title = "\n".join(["reliability on the test images, first seed", *([teachers] if teachers else [])])
+        below = textwrap.wrap(teachers, 36 * min(4, len(figures)))  # a panel has room for so many characters
+        title = "\n".join(["reliability on the test images, first seed", *below])
         draw_reliability(figures, path / "distilled-reliability.png", title=title)
         drawn.append("distilled-reliability.png")
     gains = [s for s in summed if s.gain and s.gain.on == "test"] or [s for s in summed if s.gain]
