@@ -104,6 +104,12 @@ def test_every_network_is_an_onnx_file_that_runs_and_is_in_the_manifest(out: Pat
 
 
 @pytest.mark.slow
+def test_reliability_of_all_networks_is_drawn_and_told_of(out: Path, whole: Result) -> None:
+    assert (out / "final-reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert "final-front.png, final-reliability.png, final-manifest.json" in whole.stderr
+
+
+@pytest.mark.slow
 def test_same_command_again_shows_the_table_and_does_nothing(out: Path, whole: Result) -> None:
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     again = command("--config", out / "config.json", "--out", out)
