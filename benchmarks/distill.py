@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from latency import open_device
 from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec
 from nas.distillation.teachers import open_teacher, resolve
 from nas.distillation.teaching import open_lesson
@@ -44,13 +45,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    device = open_device("local")
+    computer = device.info().name
+    device.close()
     task = open_task("classify", "photos", train_images=given.steps * given.batch, valid_images=50)
     arch = baseline("mobilenet_v2", width=0.35, input_chw=task.input_chw, outputs=len(task.classes))
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "teacher.safetensors"
         save(reference(TEACHER, outputs=len(task.classes), generator=torch.Generator().manual_seed(0)).state_dict(), weights)
         spec = resolve(f"file:{weights}", task, arch=TEACHER, norm="task")
-        write([row(loss, arch, task, spec, Path(folder) / loss, given) for loss in METHODS], given)
+        write([row(loss, arch, task, spec, Path(folder) / loss, given) for loss in METHODS], given, computer)
 
 
 def row(
@@ -101,7 +105,7 @@ def teacher_seconds(task: Task, spec: TeacherSpec, given: argparse.Namespace) ->
     return time.perf_counter() - began
 
 
-def write(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:  # Any: rows of a csv file
+def write(rows: list[dict[str, Any]], given: argparse.Namespace, computer: str) -> None:  # Any: rows of a csv file
     """Write distill.csv and distill.md and print the latter."""
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.out / "distill.csv").open("w", newline="") as file:
@@ -109,9 +113,9 @@ def write(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:  # Any
         writer.writeheader()
         writer.writerows(rows)
     head = (
-        f"A distillation step: mobilenet_v2 x0.35 at 32 px taught by {TEACHER}, batch {given.batch}, {given.steps} steps a round, "
-        f"{given.rounds} rounds in turns, fp32, {given.threads} thread(s), torch {torch.__version__}. Ratio: asked over student + "
-        "teacher (lowest and highest round); at most 1.05 is wanted."
+        f"A distillation step on {computer}: mobilenet_v2 x0.35 at 32 px taught by {TEACHER}, batch {given.batch}, "
+        f"{given.steps} steps a round, {given.rounds} rounds in turns, fp32, {given.threads} thread(s), torch {torch.__version__}. "
+        "Ratio: asked over student + teacher (lowest and highest round); at most 1.05 is wanted."
     )
     columns = ["loss", "student, ms", "teacher, ms", "asked, ms", "kept, ms", "asked / (student + teacher)", "asked / kept"]
     lines = [head, "", f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]

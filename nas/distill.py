@@ -53,10 +53,10 @@ def main(run: Path, settings: tuple[str, ...], sweep: tuple[str, ...], **flags: 
 
     Each training is a row of the run and can be exported; the same command goes on where it was interrupted.
     """
-    from nas.distillation.lessons import parse_setting, parse_sweep
     from nas.distillation.run import Request, distill
+    from nas.distillation.settings import parse_settings, parse_sweep
 
-    distill(run, Request(settings=dict(map(parse_setting, settings)), sweep=dict(map(parse_sweep, sweep)), **flags))
+    distill(run, Request(settings=parse_settings(settings), sweep=parse_sweep(sweep), **flags))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ FLAGS = (
     click.option("--teacher", metavar="SPEC", help="Teacher of the stage distill, as nas.distill takes it, e.g. train:resnet56."),
     click.option("--teacher-arch", metavar="NAME", help="Network of --teacher file:WEIGHTS."),
     click.option("--loss", help="What is learned from the teacher: nkd, kd, dkd, dist, ..., uskd without one.  [nkd]"),
+    click.option("--loss-set", "loss_options", multiple=True, metavar="NAME=VALUE", help="Of the loss, as nas.distill --set, e.g. "
+                 "temperature=2; may be given again."),
     click.option("--distill-baselines", is_flag=True, default=None, help="Teach the baselines too, for a fair comparison."),
     click.option("--workers", type=int, help="Trainings at a time.  [one a core]"),
     click.option("--executor", type=click.Choice(["ray", "serial"]), help="Ray Tune, or this process.  [ray]"),
@@ -82,6 +84,7 @@ def main(
     began = time.monotonic()
     from nas.budget.split import BUDGETED
     from nas.config import config_from_file, config_from_table, fields_of_file, parse_duration_s
+    from nas.distillation.settings import parse_settings
     from nas.errors import InvalidConfig
     from nas.stages.rules import homeless, parse_stages
 
@@ -90,6 +93,8 @@ def main(
         given["budget_s"] = parse_duration_s(budget)
     if device_wait is not None:
         given["device_wait_s"] = parse_duration_s(device_wait, may_be_zero=True)
+    if "loss_options" in given:
+        given["loss_options"] = parse_settings(given["loss_options"], "--loss-set")
     if stages is not None:
         given["stages"] = parse_stages(stages)
     config = config_from_file(config_file, given) if config_file else config_from_table(given)

@@ -18,7 +18,8 @@ Start = Literal["scratch", "run", "bank"]
 
 
 class LessonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One way to teach: the training loss is ``task_weight`` · the task's + ``weight`` · the named loss's, with its ``options``.
+    """One way to teach: the training loss is ``task_weight`` · the task's + ``weight`` · the named loss's, with its ``options``;
+    of skd (1 - alpha) and alpha of these (see ``nas.losses.Method``).
 
     ``warmup``: the fraction of the training over which the weight grows. ``teacher`` is a name, ``teacher_sha256`` the hash of its
     weights, and ``teacher_fed`` stands for how it is fed (see ``TeacherSpec``); ``online`` names the network that trains beside the

@@ -11,7 +11,7 @@ from nas.distillation.lesson import PLAIN, LessonConfig, Option, Start, TeacherS
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.losses import LOSSES
 
-__all__ = ["label", "lessons", "options_of", "parse_setting", "parse_sweep"]
+__all__ = ["label", "lessons", "options_of"]
 
 SHARED = ("weight", "task_weight", "warmup")  # of every lesson, beside its loss's own options
 
@@ -25,38 +25,6 @@ def options_of(loss: str) -> dict[str, Option | None]:
     parameters = inspect.signature(LOSSES[loss].module).parameters.values()
     keyword = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     return {p.name: None if p.default is inspect.Parameter.empty else p.default for p in keyword}
-
-
-def parse_setting(text: str) -> tuple[str, Option]:
-    """The name and value of a text such as ``temperature=2``.
-
-    Raises:
-        InvalidConfig: there is no = in it, or nothing behind it.
-    """
-    name, equals, value = text.partition("=")
-    if not equals or not value or not name:
-        raise InvalidConfig(f"--set {text}: say NAME=VALUE, such as temperature=2")
-    return name.strip(), _number_or_text(value.strip())
-
-
-def parse_sweep(text: str) -> tuple[str, tuple[Option, ...]]:
-    """The name and values of a text such as ``temperature=1,2,4``.
-
-    Raises:
-        InvalidConfig: there is no = in it, or a value is missing or there twice.
-    """
-    name, equals, rest = text.partition("=")
-    values = tuple(_number_or_text(v.strip()) for v in rest.split(","))
-    if not equals or not name or "" in values or len(set(values)) < len(values):
-        raise InvalidConfig(f"--sweep {text}: say NAME=VALUE,VALUE,... with each value once, such as temperature=1,2,4")
-    return name.strip(), values
-
-
-def _number_or_text(text: str) -> Option:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def lessons(
@@ -105,12 +73,18 @@ def _lesson(
     for name, default in defaults.items():
         value = given.get(name, default)
         if value is None:
-            raise InvalidConfig(f"--loss {loss} has no known {name}: say --set {name}=..., or try some: --sweep {name}=...,...")
+            raise InvalidConfig(
+                f"--loss {loss} has no known {name}: say {name}=... with --set (nas.distill) or --loss-set (nas.search), or try some with "
+                f"--sweep {name}=...,... (nas.distill)"
+            )
         if isinstance(default, str) != isinstance(value, str):
             raise InvalidConfig(f"{name} of {loss} must be a {'word' if isinstance(default, str) else 'number'}, got {value!r}")
         options[name] = value
     _try(loss, options)
     shared = _checked(loss, {name: given.get(name, value) for name, value in _shared_defaults(loss).items()})
+    task_share, term_share = method.shares(options)
+    if not shared["task_weight"] * task_share and not shared["weight"] * term_share:
+        raise InvalidConfig(f"--loss {loss} would train on nothing: weight={shared['weight']:g} and task_weight={shared['task_weight']:g}")
     taught = teacher if method.needs == "teacher" else None
     return LessonConfig(
         loss=loss, options=options, weight=shared["weight"], task_weight=shared["task_weight"], warmup=shared["warmup"], start=start,

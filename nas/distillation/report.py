@@ -1,6 +1,7 @@
 """What a distillation shows: every lesson beside plain training of the same student with the same seeds, as table, CSV and figure."""
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from nas.distillation.lesson import PLAIN, LessonConfig, Start
 from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
 
-__all__ = ["Gain", "Summary", "best_lessons", "paired", "summaries", "told_apart", "write"]
+__all__ = ["Gain", "Summary", "best_lessons", "figure_names", "paired", "summaries", "told_apart", "write"]
 
 COLUMNS = (
     "student", "network", "lesson", "loss", "name", "seed", "epochs", "lr", "start", "teacher", "teacher_sha256", "teacher_fed",
     "online_teacher", "valid_score", "test_score", "test_ece", "test_ece_scaled", "test_nll", "test_brier", "train_seconds",
 )  # fmt: skip
+FEWEST = 3  # pairs that a claim takes: two that are close by chance have a narrow interval
+ROUNDING = 1e-9  # an error below is that of subtracting floats, and the differences are equal
+TEACHER_FACTS = 3
 STARTS: Mapping[Start, str] = {"scratch": "", "run": "from the run's weights", "bank": "from the run's bank"}
 
 
@@ -39,8 +43,8 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether 0 is outside the interval."""
-        return self.low > 0 or self.high < 0
+        """Whether 0 is outside the interval; of fewer than three pairs, or of equal ones, whose spread is not known, never."""
+        return self.pairs >= FEWEST and self.error > ROUNDING and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +164,7 @@ def write(
     write_atomic(path / "distilled-summary.csv", pd.DataFrame([_summary_cells(s) for s in whole]).to_csv(index=False))
     drawn = _draw(path, whole)
     if any(s.gain and not s.gain.is_clear for s in summed):
-        console.say("a gain whose interval holds 0, or of one seed, may be noise; --seeds 5 --loss plain tells more")
+        console.say("a gain of under 3 seeds or of equal ones, or whose interval holds 0, may be noise; --seeds 5 --loss plain tells more")
     best = max(rows, key=lambda r: r.score or 0.0)
     console.say(f"wrote {', '.join([f'{path}/distilled.csv', 'distilled-summary.csv', *drawn])} and weights in {path}/models")
     if (path / best.weights).exists():
@@ -170,30 +174,48 @@ def write(
 def _draw(path: Path, summed: Sequence[Summary]) -> list[str]:
     """Draws what there is to draw; gives the files' names. Gains on test and on valid do not mix: valid ones only where no other are."""
     drawn = []
-    names = told_apart(summed)
+    names, teachers = figure_names(summed)
     figures = {f"{s.student.baseline or s.student.id}\n{n}": c for s, n in zip(summed, names, strict=True) if (c := _figure_of(s))}
     if figures:
-        draw_reliability(figures, path / "distilled-reliability.png", title="reliability on the test images, first seed")
+        below = textwrap.wrap(teachers, 36 * min(4, len(figures)))  # a panel has room for so many characters
+        title = "\n".join(["reliability on the test images, first seed", *below])
+        draw_reliability(figures, path / "distilled-reliability.png", title=title)
         drawn.append("distilled-reliability.png")
     gains = [s for s in summed if s.gain and s.gain.on == "test"] or [s for s in summed if s.gain]
     if gains:
-        draw_gains(gains, told_apart(gains), path / "distilled-gains.png")
+        names, teachers = figure_names(gains)
+        draw_gains(gains, names, path / "distilled-gains.png", caption=teachers)
         drawn.append("distilled-gains.png")
     return drawn
 
 
-def told_apart(summed: Sequence[Summary]) -> list[str]:
+def figure_names(summed: Sequence[Summary]) -> tuple[list[str], str]:
+    """A name for each in a figure, and a line that says which teacher is whose where each loss has one; else the names say it."""
+    losses: dict[tuple[str, ...], list[str]] = {}
+    for s in summed:
+        if s.lesson.teacher or s.lesson.online:
+            losses.setdefault(_facts(s)[:TEACHER_FACTS], []).append(s.lesson.loss)
+    taught = [loss for found in losses.values() for loss in dict.fromkeys(found)]
+    if not taught or len(set(taught)) < len(taught):
+        return told_apart(summed), ""
+    varied = [i for i, values in enumerate(zip(*losses, strict=True)) if i == 0 or len(set(values) - {""}) > 1]
+    said = [f"{', '.join(f[i] for i in varied if f[i])} for {', '.join(dict.fromkeys(found))}" for f, found in losses.items()]
+    return told_apart(summed, names_teachers=False), f"{'teachers' if len(said) > 1 else 'teacher'}: {'; '.join(said)}"
+
+
+def told_apart(summed: Sequence[Summary], *, names_teachers: bool = True) -> list[str]:
     """A name for each: its lesson and, where they differ among these, its teacher and how that is fed, start, epochs, learning rate."""
-    facts = [_facts(s) for s in summed]
-    taught = 3  # the first facts are of teachers, which not all have
-    varied = [i for i, f in enumerate(zip(*facts, strict=True)) if len(set(f) - {""} if i < taught else set(f)) > 1]
+    facts = [_facts(s) if names_teachers else ("",) * TEACHER_FACTS + _facts(s)[TEACHER_FACTS:] for s in summed]
+    varied = [i for i, f in enumerate(zip(*facts, strict=True)) if len(set(f) - {""} if i < TEACHER_FACTS else set(f)) > 1]
     return [", ".join([label(s.lesson), *(f[i] for i in varied if f[i])]) for s, f in zip(summed, facts, strict=True)]
 
 
 def _facts(s: Summary) -> tuple[str, ...]:
+    """What may tell summaries apart; the first ``TEACHER_FACTS`` are of teachers, which not all have."""
     row, lesson = s.rows[0], s.lesson
+    along = lesson.online and f"{lesson.online} trained along"
     return (
-        lesson.teacher or lesson.online, lesson.teacher_sha256 and f"weights {lesson.teacher_sha256[:6]}",
+        lesson.teacher or along, lesson.teacher_sha256 and f"weights {lesson.teacher_sha256[:6]}",
         f"fed as {lesson.teacher_fed or 'task'}" if lesson.teacher else "",
         STARTS[lesson.start], f"{row.epochs} epochs", f"lr {row.lr:g}" if row.lr is not None else "",
     )  # fmt: skip

@@ -18,6 +18,7 @@ from nas.distillation.lessons import label, lessons
 from nas.distillation.own_teacher import trained_teacher
 from nas.distillation.starts import Starts
 from nas.distillation.teachers import Teacher, named_baseline, named_network, open_teacher, resolve
+from nas.distillation.unused import refuse_unused
 from nas.distillation.worth import compare_with_students
 from nas.errors import InvalidConfig, Stopped
 from nas.evaluate import judge
@@ -120,8 +121,12 @@ def refuse_unteachable(request: Request, task: Task, console: Console) -> None:
 
 
 def _named_nets(request: Request, task: Task) -> list[LessonConfig]:
-    """The lessons by name alone: what can be refused before a teacher is trained, networks that train along among it."""
+    """The lessons by name alone: what can be refused before a teacher is trained, networks that train along and stray flags among it."""
     found = _lessons(request, _stand_in(request))
+    refuse_unused(
+        found, teacher=request.teacher, online=request.online, arch=request.teacher_arch, norm=request.teacher_norm,
+        epochs=request.teacher_epochs,
+    )  # fmt: skip
     for lesson in found:
         if lesson.online:
             named_network(lesson.online, task)

@@ -148,7 +148,9 @@ def _open(job: LessonJob, arch: Architecture | None, task: Task, recipe: Recipe,
     config = job.config
     if config.loss == PLAIN:
         return None
-    method, weights = LOSSES[config.loss], Weights(task=config.task_weight, term=config.weight, warmup=config.warmup)
+    method = LOSSES[config.loss]
+    task_share, term_share = method.shares(config.options)
+    weights = Weights(task=config.task_weight * task_share, term=config.weight * term_share, warmup=config.warmup)
     makers: Mapping[str, Callable[[], Taught]] = {
         "teacher": lambda: _by_teacher(job, method, weights, task, recipe, seed),
         "feature": lambda: _by_itself(config, method, weights, arch, task, seed),
@@ -169,7 +171,7 @@ def _by_teacher(job: LessonJob, method: Method, weights: Weights, task: Task, re
         who = msgspec.structs.replace(job.teacher, name="", weights="", fed="")  # its hash says what it is, wherever it lies
         views = lesson_key(who, task.data_sha256, seed, recipe.crop_pixels, recipe.cutout_pixels, flip, recipe.batch, recipe.epochs)
         logits = StoredLogits(teacher, Path(job.cache), views, len(task.classes))
-    return TaughtByTeacher(job.config.loss, method.module(**job.config.options), logits, weights)
+    return TaughtByTeacher(job.config.loss, method.term(job.config.options), logits, weights)
 
 
 def _by_itself(config: LessonConfig, method: Method, weights: Weights, arch: Architecture | None, task: Task, seed: int) -> Taught:

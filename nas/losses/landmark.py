@@ -15,6 +15,7 @@ __all__ = ["LandmarkKD", "Preset", "asm_soft_landmarks", "landmark_kd_loss"]
 
 Preset = Literal["figure", "release"]
 Shapes = NDArray[np.floating[Any]]  # (N, P, 2)
+Points = NDArray[np.floating[Any] | np.integer[Any]]  # the same, which may be pixels
 BEND = 0.5  # of the figures' main loss: linear up to here, quadratic beyond
 
 
@@ -81,20 +82,24 @@ def _within_tolerance(error: Tensor, tolerance: Tensor) -> Tensor:
     return torch.where(error <= tolerance, 3 * error, error**2 + 3 * tolerance - tolerance**2)
 
 
-def asm_soft_landmarks(train_shapes: Shapes, shapes: Shapes, *, variance: float = 0.95, clamp: float = 3.0) -> Shapes:
+def asm_soft_landmarks(train_shapes: Points, shapes: Points, *, variance: float = 0.95, clamp: float = 3.0) -> Shapes:
     """``shapes`` (N, P, 2) as an active shape model of ``train_shapes`` (M, P, 2) sees them: smoothed labels for the tolerant teacher.
 
     Principal components of the training shapes in the coordinates they come in (no alignment): the fewest that hold a share
     ``variance`` of their variance; each coefficient is held within ``clamp`` standard deviations. The authors' last runs use 0.95.
+    The type of the result is that of ``shapes``, float64 where those are integers (pixels).
 
     Raises:
-        InvalidData: fewer than two training shapes, or shapes of different points.
+        InvalidData: fewer than two training shapes, shapes of different points, or coordinates that are not finite.
         InvalidConfig: ``variance`` is not in (0, 1], or ``clamp`` not above 0.
     """
     if not 0 < variance <= 1 or not clamp > 0:
         raise InvalidConfig(f"variance must be above 0 and at most 1, and clamp above 0, got {variance} and {clamp}")
     if len(train_shapes) < 2 or train_shapes.ndim != 3 or train_shapes.shape[1:] != shapes.shape[1:]:
         raise InvalidData(f"a shape model needs two shapes (M, P, 2) or more of the same points, got {train_shapes.shape}, {shapes.shape}")
+    for name, given in (("training shapes", train_shapes), ("shapes", shapes)):
+        if not np.isfinite(given).all():
+            raise InvalidData(f"coordinates must be finite, and {np.sum(~np.isfinite(given))} of the {name} are not")
     rows = train_shapes.reshape(len(train_shapes), -1).astype(np.float64)
     mean = rows.mean(0)
     _, singular, components = np.linalg.svd(rows - mean, full_matrices=False)
@@ -103,7 +108,8 @@ def asm_soft_landmarks(train_shapes: Shapes, shapes: Shapes, *, variance: float 
     kept = min(int(np.searchsorted(shares, variance - 1e-12)) + 1, len(shares))
     basis, bound = components[:kept], clamp * np.sqrt(variances[:kept])
     coefficients = np.clip((shapes.reshape(len(shapes), -1) - mean) @ basis.T, -bound, bound)
-    soft: Shapes = (mean + coefficients @ basis).reshape(shapes.shape).astype(shapes.dtype)
+    dtype = shapes.dtype if np.issubdtype(shapes.dtype, np.floating) else np.dtype(np.float64)
+    soft: Shapes = (mean + coefficients @ basis).reshape(shapes.shape).astype(dtype)
     return soft
 
 

@@ -6,7 +6,10 @@ from torch.nn import functional as F
 
 from nas.errors import InvalidConfig, InvalidLogits
 
-__all__ = ["forward_kl", "labels_of", "others", "refuse_negative", "refuse_unequal", "require_positive", "reverse_kl", "soft_rows"]
+__all__ = [
+    "forward_kl", "labels_of", "others", "refuse_negative", "refuse_unequal", "require_positive", "require_share", "reverse_kl",
+    "soft_rows",
+]  # fmt: skip
 
 
 def refuse_unequal(student_logits: Tensor, teacher_logits: Tensor) -> None:
@@ -42,6 +45,17 @@ def refuse_negative(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < float("inf"):
             raise InvalidConfig(f"{name} must be at least 0 and finite, got {value}")
+
+
+def require_share(**values: float) -> None:
+    """Refuses an option that is not from 0 to 1.
+
+    Raises:
+        InvalidConfig: names the option and its value.
+    """
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise InvalidConfig(f"{name} must be 0 to 1, got {value}")
 
 
 def labels_of(target: Tensor) -> Tensor:

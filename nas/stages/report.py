@@ -1,4 +1,5 @@
-"""What the stages leave: final-front.csv, final-front.png and the table that is printed, found, refined and distilled side by side."""
+"""What the stages leave: final-front.csv, final-front.png, final-reliability.png and the table that is printed, of all found, refined and
+distilled networks side by side."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 from latency.console import Console, count, ms
 from latency.figures import save_figure
 from nas import pareto
+from nas.calibration import Calibration, draw_reliability
 from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLUMNS", "MANIFEST", "TABLE", "Entry", "draw", "show", "write_csv"]
+__all__ = ["COLUMNS", "MANIFEST", "TABLE", "Entry", "calibrations", "draw", "draw_calibration", "show", "write_csv"]
 
 TABLE, FIGURE, MANIFEST = "final-front.csv", "final-front.png", "final-manifest.json"
+RELIABILITY = "final-reliability.png"
 COLUMNS = (
     "series", "name", "id", "baseline", "parent_id", "score_source", "lesson", "teacher", "valid_score", "test_score", "test_gain",
     "latency_p50_ms", "latency_low_ms", "latency_high_ms", "on_front", "macs", "params", "peak_activation_bytes", "epochs",
@@ -55,9 +58,13 @@ def write_csv(entries: Sequence[Entry], out: Path) -> None:
 
     best = {entries[i].row.name for i in pareto.front([(e.row.score or 0.0, e.p50_ms) for e in entries])}
     alone = {(e.row.id, e.row.epochs, e.row.seed): e.row.test_score for e in entries if e.row.score_source == "full" and not e.row.lesson}
-    ordered = sorted(entries, key=lambda e: (bool(e.row.baseline), e.p50_ms, e.row.name))
+    ordered = sorted(entries, key=_place)
     cells = [_cells(e, best, alone.get((e.row.id, e.row.epochs, e.row.seed))) for e in ordered]
     write_atomic(out / TABLE, pd.DataFrame(cells, columns=list(COLUMNS)).to_csv(index=False))
+
+
+def _place(entry: Entry) -> tuple[bool, float, str]:
+    return bool(entry.row.baseline), entry.p50_ms, entry.row.name
 
 
 def _cells(entry: Entry, best: set[str], alone: float | None) -> dict[str, Any]:  # Any: a frame's cells
@@ -106,6 +113,18 @@ def draw(entries: Sequence[Entry], out: Path, *, device: str) -> None:
     save_figure(figure, out / FIGURE)
 
 
+def draw_calibration(entries: Sequence[Entry], out: Path) -> None:
+    """Draws how far each network's confidence on the test images can be believed."""
+    if figures := calibrations(entries):
+        draw_reliability(figures, out / RELIABILITY, title="reliability on the test images")
+
+
+def calibrations(entries: Sequence[Entry]) -> dict[str, Calibration]:
+    """The test figures of the networks that have some, each under a name of its own, by rising latency, baselines last."""
+    tested = [(e, e.row.test_calibration) for e in sorted(entries, key=_place)]
+    return {f"{e.row.baseline or e.series}\n{e.row.name}": found for e, found in tested if found and found.bins}
+
+
 def _drawn_as(entry: Entry) -> str:
     return "taught baseline" if entry.row.baseline and entry.row.lesson else entry.series
 
@@ -150,7 +169,8 @@ def show(out: Path, console: Console) -> None:
         console.say("baselines have no teacher here; --distill-baselines gives them one, for a comparison of networks alone")
     if taught.any():
         console.say(f"each is one training, so a gain may be noise: python -m nas.distill {out} with --loss plain and --seeds 5 tells more")
-    console.say(f"wrote {out}/{TABLE}, {FIGURE}, {MANIFEST} and models/*.onnx")
+    figures = [name for name in (FIGURE, RELIABILITY) if (out / name).exists()]
+    console.say(f"wrote {', '.join([f'{out}/{TABLE}', *figures, MANIFEST])} and models/*.onnx")
     best = table[table["on_front"]].sort_values("valid_score")["name"].iloc[-1]
     console.say(f"next: look at {out}/{FIGURE}; python -m nas.export {out} --model {best}")
 

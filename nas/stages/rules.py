@@ -20,6 +20,7 @@ FIELDS_OF = {
         "teacher", "teacher_arch", "teacher_norm", "teacher_epochs", "loss", "loss_options", "distill_epochs", "distill_baselines",
     ),
 }  # fmt: skip
+FLAG_OF = {"loss_options": "loss-set"}  # where it is not the field's name with hyphens
 STAGE_FIELDS = frozenset({"stages", *(name for names in FIELDS_OF.values() for name in names)})
 
 
@@ -42,7 +43,7 @@ def homeless(given: Iterable[str], stages: Iterable[str]) -> str:
     for stage, fields in FIELDS_OF.items():
         stray = [f for f in fields if f in set(given)]
         if stray and stage not in names:
-            flag, wanted = stray[0].replace("_", "-"), ",".join(s for s in STAGES if s in {*names, stage})
+            flag, wanted = FLAG_OF.get(stray[0], stray[0].replace("_", "-")), ",".join(s for s in STAGES if s in {*names, stage})
             return f"--{flag} belongs to the stage {stage}: add --stages {wanted}, or leave it out"
     return ""
 

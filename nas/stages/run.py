@@ -26,7 +26,7 @@ from nas.refinement.run import refine
 from nas.refinement.seeds import seed_of_run
 from nas.refinement.settings import Refinement, held_out_count, refined_folder
 from nas.stages.forecast import say_stages
-from nas.stages.report import MANIFEST, Entry, draw, show, write_csv
+from nas.stages.report import MANIFEST, Entry, draw, draw_calibration, show, write_csv
 from nas.stages.rules import STAGE_FIELDS, USUAL_RATIO
 from nas.store import Candidate, check_out, load_run, open_run
 from nas.tasks.task import Task
@@ -95,7 +95,7 @@ def _refuse_impossible(config: RunConfig, task: Task, console: Console) -> None:
             f"--stages {','.join(config.stages)} distils with --loss {config.loss}, which needs --teacher: train:resnet56 (trained here "
             "first), file:WEIGHTS with --teacher-arch, run:RUN/ID or torchvision:NAME; or learn without one: --loss uskd"
         )
-    if LOSSES[config.loss].needs == "online" and not (config.teacher.startswith("train:") or config.teacher_arch):
+    if LOSSES[config.loss].needs == "online" and not config.teacher.startswith("train:"):
         raise InvalidTeacher(f"--loss {config.loss} trains its teacher along: name it with --teacher train:NAME, such as train:resnet20")
     refuse_unteachable(_request(config, ()), task, console)
 
@@ -182,6 +182,7 @@ def _finish(
     entries = [Entry(series=e.series, row=msgspec.structs.replace(e.row, latency=timed[e.row.id])) for e in drafts]
     write_csv(entries, out)
     draw(entries, out, device=f"{info.name}, {info.runtime}, {config.threads} thread{'s' * (config.threads > 1)}")
+    draw_calibration(entries, out)
     conditions = {"asked": _asked(config), "device": msgspec.to_builtins(info), "timing_plan": msgspec.to_builtins(plan)}
     write_manifest([e.row for e in entries], models, out / MANIFEST, task, conditions)
     show(out, console)

@@ -1,7 +1,7 @@
 import pytest
 
 from nas.distillation.lesson import LessonConfig, Option, TeacherSpec, lesson_key
-from nas.distillation.lessons import label, lessons, options_of, parse_setting, parse_sweep
+from nas.distillation.lessons import label, lessons, options_of
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.recipe import Recipe
 
@@ -61,7 +61,9 @@ def test_loss_given_twice_counts_once() -> None:
         ("kd", {"warmup": 2.0}, "warmup of kd must be a number from 0 to 1"),
         ("uskd", {"ranking": "best"}, "ranking must be probability or log_softmax"),
         ("uskd", {"ranking": 1.0}, "ranking of uskd must be a word"),
-        ("skd", {"alpha": 0.5}, "skd has no known temperature"),
+        ("skd", {"alpha": 0.5}, r"skd has no known temperature: .* --set \(nas.distill\) or --loss-set \(nas.search\)"),
+        ("kd", {"weight": 0.0, "task_weight": 0.0}, "kd would train on nothing: weight=0 and task_weight=0"),
+        ("skd", {"alpha": 1.0, "temperature": 1.0, "weight": 0.0}, "skd would train on nothing: weight=0 and task_weight=1"),
         ("skd", {"alpha": 2.0, "temperature": 1.0}, "alpha must be 0 to 1"),
     ],
 )
@@ -86,24 +88,6 @@ def test_option_both_set_and_swept_is_refused() -> None:
 def test_lesson_that_lacks_something_is_refused(loss: str, says: str) -> None:
     with pytest.raises(InvalidTeacher, match=says):
         made(loss, teacher=None, online="")
-
-
-def test_settings_are_read_from_text() -> None:
-    assert parse_setting("temperature=2") == ("temperature", 2.0)
-    assert parse_setting("ranking=log_softmax") == ("ranking", "log_softmax")
-    assert parse_sweep("weight=0.5,1, 2") == ("weight", (0.5, 1.0, 2.0))
-
-
-@pytest.mark.parametrize("text", ["temperature", "temperature=", "=2"])
-def test_setting_without_name_or_value_is_refused(text: str) -> None:
-    with pytest.raises(InvalidConfig, match="say NAME=VALUE"):
-        parse_setting(text)
-
-
-@pytest.mark.parametrize("text", ["temperature", "temperature=1,,2", "temperature=1,1.0", "=1,2"])
-def test_sweep_with_a_value_missing_or_twice_is_refused(text: str) -> None:
-    with pytest.raises(InvalidConfig, match="say NAME=VALUE,VALUE"):
-        parse_sweep(text)
 
 
 def test_label_says_what_is_not_at_its_default() -> None:

@@ -41,6 +41,28 @@ def test_gain_pairs_trainings_of_one_seed() -> None:
     assert not gain.is_clear  # though the mean is 3.5 standard errors from 0: three seeds say little
 
 
+def test_equal_differences_are_no_clear_gain_though_their_interval_has_no_width() -> None:
+    tests = (0.1, 0.3, 0.7)
+    gain = paired([row("kd", s, 0.5, t + 0.1) for s, t in enumerate(tests)], [row(PLAIN, s, 0.5, t) for s, t in enumerate(tests)])
+    assert gain is not None
+    assert (gain.low, gain.high) == pytest.approx((0.1, 0.1))
+    assert not gain.is_clear
+
+
+def test_two_pairs_are_no_clear_gain_however_close_they_are() -> None:
+    gain = paired([row("kd", 1, 0.5, 0.6), row("kd", 2, 0.5, 0.6001)], [row(PLAIN, 1, 0.5, 0.5), row(PLAIN, 2, 0.5, 0.5)])
+    assert gain is not None
+    assert gain.low > 0
+    assert not gain.is_clear
+
+
+def test_three_pairs_far_from_zero_are_a_clear_gain() -> None:
+    # differences .10, .11, .12: mean .11, half of the interval 4.3 * .01 / sqrt(3) = .025
+    gain = paired([row("kd", s, 0.5, 0.6 + 0.01 * s) for s in range(3)], [row(PLAIN, s, 0.5, 0.5) for s in range(3)])
+    assert gain is not None
+    assert gain.is_clear
+
+
 def test_gain_is_by_valid_where_test_was_not_asked() -> None:
     gain = paired([row("kd", 1, 0.6)], [row(PLAIN, 1, 0.5)])
     assert gain is not None

@@ -102,6 +102,20 @@ def test_lesson_without_weight_trains_as_none(task: Task, spec: TeacherSpec) -> 
     assert torch.allclose(weights(taught), weights(plain), atol=1e-7)
 
 
+def test_skd_without_its_soft_part_trains_as_none_smoothed_labels_and_all(task: Task, spec: TeacherSpec) -> None:
+    taught, plain, recipe = student(), student(), msgspec.structs.replace(PLAIN, label_smoothing=0.1)
+    teach(taught, LessonJob(config=config("skd", options={"alpha": 0.0, "temperature": 2.0}), teacher=spec), task, recipe, seed=5)
+    fit(plain, task, recipe, seed=5)
+    assert torch.equal(weights(taught), weights(plain))
+
+
+def test_skd_is_its_two_shares(task: Task, spec: TeacherSpec) -> None:
+    job = LessonJob(config=config("skd", options={"alpha": 0.7, "temperature": 2.0}), teacher=spec)
+    ours = student()
+    teach(ours, job, task, PLAIN, seed=5)
+    assert torch.allclose(weights(ours), as_if_by_hand(task, open_teacher(spec, task), student()), rtol=1e-4, atol=1e-6)  # as above
+
+
 def test_every_term_is_reported_as_it_enters_the_loss(task: Task, spec: TeacherSpec) -> None:
     seen: list[Epoch] = []
     lesson = TaughtByTeacher("kd", KD(), AskedLogits(open_teacher(spec, task)), Weights(task=0.1, term=0.9))

@@ -132,6 +132,27 @@ def test_less_variance_smooths_more() -> None:
     assert errors == sorted(errors, reverse=True)
 
 
+def test_shapes_in_whole_pixels_are_smoothed_between_pixels() -> None:
+    train, given = ((100 * shapes(n, seed=s)).round().astype(np.int64) for n, s in ((60, 0), (20, 1)))
+    soft = asm_soft_landmarks(train, given)
+    assert soft.dtype == np.float64
+    assert np.allclose(soft, by_eigenvectors(train.astype(float), given.astype(float), 0.95, 3.0), atol=1e-6)  # coordinates of 1000
+
+
+def test_type_of_the_shapes_is_kept() -> None:
+    assert asm_soft_landmarks(shapes(60), shapes(20, seed=1).astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_coordinates_that_are_not_finite_are_refused(wrong: float) -> None:
+    whole, broken = shapes(60), shapes(20, seed=1)
+    broken[3, 2, 1] = wrong
+    with pytest.raises(InvalidData, match="1 of the shapes are not"):
+        asm_soft_landmarks(whole, broken)
+    with pytest.raises(InvalidData, match="1 of the training shapes are not"):
+        asm_soft_landmarks(broken, whole)
+
+
 def test_one_shape_is_no_model() -> None:
     with pytest.raises(InvalidData, match="two shapes"):
         asm_soft_landmarks(shapes(1), shapes(1))

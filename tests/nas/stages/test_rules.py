@@ -81,6 +81,8 @@ def test_configuration_with_stages_survives_its_file(tmp_path: Path) -> None:
         (["--stages", "search,distil"], "did you mean 'distill'"),
         (["--stages", "distill,search"], "--stages search,distill"),
         (["--teacher", "train:resnet20"], "--teacher belongs to the stage distill"),
+        (["--loss-set", "alpha=0.5"], "--loss-set belongs to the stage distill"),
+        (["--stages", "search,distill", "--loss", "skd", "--loss-set", "alpha"], "--loss-set alpha: say NAME=VALUE"),
         (["--refine-ratio", "0.5", "--stages", "search,distill", "--loss", "uskd"], "--refine-ratio belongs to the stage refine"),
     ],
 )

@@ -107,6 +107,12 @@ def test_every_network_is_an_onnx_file_that_runs_and_is_in_the_manifest(out: Pat
 
 
 @pytest.mark.slow
+def test_reliability_of_all_networks_is_drawn_and_told_of(out: Path, whole: Result) -> None:
+    assert (out / "final-reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert "final-front.png, final-reliability.png, final-manifest.json" in whole.stderr
+
+
+@pytest.mark.slow
 def test_same_command_again_shows_the_table_and_does_nothing(out: Path, whole: Result) -> None:
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
     again = command("--config", out / "config.json", "--out", out)
@@ -187,6 +193,13 @@ def test_finished_search_goes_on_with_a_stage_that_is_added(finished: Path, tmp_
     assert load_run(run).front.equals(load_run(finished).front)
 
 
+def test_option_of_a_loss_has_a_flag(tmp_path: Path) -> None:
+    inputs = saved(chain(tmp_path, loss="skd", loss_options={}), tmp_path)
+    done = command("--config", inputs, "--out", tmp_path / "run", "--loss-set", "temperature=0", "--loss-set", "alpha=0.5")
+    assert done.exit_code == 2, done.output
+    assert done.stderr == "error: temperature must be above 0 and finite, got 0.0\n"
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -197,8 +210,11 @@ def test_finished_search_goes_on_with_a_stage_that_is_added(finished: Path, tmp_
         ({"teacher": "train:resnet_20"}, "did you mean 'resnet20'"),
         ({"teacher": "torchvision:resnet18"}, "knows 1000 classes"),
         ({"teacher": "file:none.safetensors", "teacher_arch": "resnet20"}, "there is no such file"),
+        ({"loss": "skd", "loss_options": {}}, "say alpha=... with --set (nas.distill) or --loss-set (nas.search)"),
         ({"loss_options": {"temprature": 2.0}}, "did you mean 'temperature'"),
         ({"loss": "bdkd", "teacher": "run:a/b"}, "name it with --teacher train:NAME"),
+        ({"loss": "bdkd", "teacher": "file:a", "teacher_arch": "resnet20", "loss_options": {}}, "name it with --teacher train:NAME"),
+        ({"loss": "uskd", "loss_options": {}}, "--teacher belongs to --loss kd"),
     ],
 )
 def test_what_no_search_can_mend_is_refused_before_it(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
