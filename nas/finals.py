@@ -157,7 +157,8 @@ class FinalJobs(Trainings):
         wanted |= {b.arch.id: (b.label, b.arch) for b in baselines if b.arch.id not in wanted}
         kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"} | dict(taken)
         jobs = ((self._job(arch, folder), label) for i, (label, arch) in wanted.items() if i not in kept)
-        super().__init__(folder, (kept[i] for i in wanted if i in kept), ((job, _draft(job, label)) for job, label in jobs))
+        rows = (msgspec.structs.replace(kept[i], baseline=label) for i, (label, _) in wanted.items() if i in kept)
+        super().__init__(folder, rows, ((job, _draft(job, label)) for job, label in jobs))
 
     def told(self, row: Candidate, outcome: Outcome) -> None:
         """Hands the row on."""

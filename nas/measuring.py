@@ -85,8 +85,10 @@ class Meter:
         self._pace = Pace()
 
     def anew(self) -> "Meter":
-        """Another one of the same device, plan, store and table, that has counted nothing yet."""
-        return Meter(self.device, self.plan, store=self._store, is_fresh=self._is_fresh, table=self._table)
+        """Another one of the same device, plan, store and table, that has counted nothing; the learned spread goes along."""
+        fresh = Meter(self.device, self.plan, store=self._store, is_fresh=self._is_fresh, table=self._table)
+        fresh._between_cv = self._between_cv
+        return fresh
 
     def price(self, archs: Sequence[Architecture], limit_ms: float | None) -> list[Priced | Failed]:
         """Each network's latency: from the table, where it knows the network and its 90 % interval is clear of the limit, else timed.

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from latency import DeviceInfo, Failed
-from latency.console import Console
+from latency.console import Console, three_digits
 from nas import outputs
 from nas.bench import Bench
 from nas.config import RunConfig
 from nas.errors import InvalidConfig, NothingFeasible
 from nas.measuring import Latencies, Priced
 from nas.objective import excess
-from nas.store import Candidate, RunFolder, read_rows, write_atomic
+from nas.store import Candidate, RunFolder, read_rows, write_atomic, write_config
 
 __all__ = ["move", "must_move", "remeasured_rows"]
 
@@ -49,7 +49,7 @@ def move(bench: Bench, folder: RunFolder) -> RunFolder:
     Until all of it is done ``environment.json`` has a mark, and the run is taken up by another move only.
 
     Raises:
-        NothingFeasible: the device can run none of the networks; the rows are as they were.
+        NothingFeasible: the device can run none of the networks, or none that is trained within the limit; the run is as it was.
     """
     device, console, path = bench.device.info(), bench.console, bench.out / "environment.json"
     earlier = outputs.earlier_places(bench.out, moves=True)
@@ -59,7 +59,14 @@ def move(bench: Bench, folder: RunFolder) -> RunFolder:
         rows, unable = remeasured_rows(old, bench.config, bench.meter.anew(), tick=lambda done: tick("", advance=done))
     if rows and unable == len({r.id for r in rows}):
         raise NothingFeasible(f"{device.name} can run none of the {unable} networks of {bench.out}, which is as it was: {rows[0].error}")
+    trained = [r.latency.p50_ms for r in rows if r.score is not None and r.latency]
+    if trained and not any(r.status == "trained" for r in rows):
+        raise NothingFeasible(
+            f"--max-ms {bench.config.max_ms:g} is below what any trained network of {bench.out} takes on {device.name}: the fastest takes "
+            f"{three_digits(min(trained))} ms; the run is as it was, allow more"
+        )
     write_atomic(path, outputs.environment_text(bench.task, bench.space, device, bench.meter.plan, earlier=earlier, is_moving=True))
+    write_config(bench.out, bench.config)
     for name in BY_THE_OLD_DEVICE:
         (bench.out / name).unlink(missing_ok=True)
     folder.append(*rows)

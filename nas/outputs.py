@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "asked_of", "data_sha256", "draw_calibration", "draw_front", "earlier_places", "environment_text", "FRONT_COLUMNS", "is_complete",
-    "is_of_another_device", "keep_baselines", "kept_baselines", "non_dominated", "refuse_changed", "refuse_other_data",
+    "is_of_another_device", "keep_baselines", "kept_baselines", "non_dominated", "noted_device", "refuse_changed", "refuse_other_data",
     "refuse_other_device", "row_line", "show", "write_front",
 ]
 
@@ -138,6 +138,11 @@ def data_sha256(out: Path) -> str:
     return str(_environment(out).get("data", {}).get("sha256", ""))
 
 
+def noted_device(out: Path) -> str:
+    """The name of the device that a run was measured on."""
+    return str(_environment(out).get("device", {}).get("name", "an unknown device"))
+
+
 def _has_rows(out: Path) -> bool:
     rows = out / "candidates.jsonl"
     return rows.exists() and rows.stat().st_size > 0
@@ -147,7 +152,7 @@ def _environment(out: Path) -> dict[str, Any]:  # Any: JSON
     path = out / "environment.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.exists() else {}
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RunConflict(f"{path} is damaged ({error}): it says on which data and device the run was; put it back") from error
 
 

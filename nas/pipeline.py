@@ -15,7 +15,7 @@ from nas.bench import Bench, check_floor, open_bench, samples
 from nas.budget.costs import reporting_s
 from nas.budget.kept import take_up
 from nas.budget.planning import Pricing, bank_in_time, budgeted, close_budget, open_budget, replanned, reserve, spare_s
-from nas.config import RunConfig
+from nas.config import RunConfig, config_from_file
 from nas.ending import Ending
 from nas.errors import Stopped
 from nas.executors import EXECUTORS
@@ -64,7 +64,8 @@ def search(
         check_floor(bench)
         pricing = _priced(bench)
         bench = budgeted(bench, pricing, taken)
-        with open_run(out, bench.config, first=lambda: open_budget(bench, taken)) as folder:
+        there = config_from_file(out / "config.json", {}) if moves else bench.config  # a move that fails changes nothing
+        with open_run(out, there, first=lambda: open_budget(bench, taken)) as folder:
             try:
                 folder = _placed(bench, folder, moves=moves)
                 bench, *rows = _run(bench, folder, pricing)
@@ -89,7 +90,7 @@ def _placed(bench: Bench, folder: RunFolder, *, moves: bool) -> RunFolder:
 
 
 def _shown(config: RunConfig, out: Path, console: Console) -> RunConfig:
-    console.say(f"{out} is complete; more --trials, --budget or another --baseline go on from there")
+    console.say(f"{out} is complete, measured on {outputs.noted_device(out)}; more --trials, --budget or other --baseline go on from there")
     outputs.show(out, console)
     return config
 

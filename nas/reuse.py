@@ -63,7 +63,9 @@ def take_over(wanted: Mapping[str, str], epochs: int, bench: "Bench", folder: Ru
     folder.append(*rows.values())
     lengths = ", ".join(sorted({f"{r.epochs}" for r in known.values() if r.epochs != epochs}))
     others = f"; others there have {lengths} epochs, and here it is {epochs}" if lengths else ""
-    bench.console.say(f"reused   {len(rows)} full trainings of {bench.config.reuse}{others}")
+    before = len(bench.reuses.keys() & mine & wanted.keys())
+    earlier = f", {before} before" if before else ""
+    bench.console.say(f"reused   {len(rows)} full trainings of {bench.config.reuse}{earlier}{others}")
     return rows
 
 

@@ -86,7 +86,7 @@ def _record(path: Path, name: str, network: nn.Module, task: Task, recipe: Recip
         found = msgspec.json.decode(file.read_bytes(), type=TeacherRecord)
         if found.sha256 == sha256:
             return found
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         pass  # not written yet when the process ended, or damaged: what it says can be found again
     judged = judge(network, task, "valid", device="cuda" if torch.cuda.is_available() else "cpu")
     record = TeacherRecord(net=name, epochs=recipe.epochs, score=judged.score, calibration=judged.calibration, sha256=sha256)

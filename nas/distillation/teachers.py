@@ -256,7 +256,7 @@ def _preprocessing(run: Path, channels: int) -> _Preprocessing | None:
         return None
     try:
         noted = msgspec.json.decode(path.read_bytes(), type=_Manifest)
-    except (msgspec.DecodeError, OSError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidTeacher(f"{path}: damaged ({error}); without it the run's config.json tells the same") from error
     how = noted.input.preprocess
     if not len(how.mean) == len(how.std) == channels or not all(s > 0 for s in how.std):

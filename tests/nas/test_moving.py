@@ -10,9 +10,10 @@ import pytest
 from latency import open_device
 from latency.onnx_graph import emit
 from nas.config import config_from_file
+from nas.finals import FinalJobs
 from nas.measuring import Meter
 from nas.moving import remeasured_rows
-from nas.store import Candidate, Latency
+from nas.store import Candidate, Latency, RunFolder
 from tests.nas.small import command, config, front, proposals, rows, saved
 from tests.nas.studies import trials
 from tests.nas.tasks.samples import write_npz
@@ -105,7 +106,17 @@ def test_device_that_can_run_nothing_leaves_the_run_as_it_was(finished: Path, tm
     assert done.exit_code == 2
     assert "can run none of the" in done.stderr
     after = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file() and p.name != ".lock"}
-    assert {n for n in before if before[n] != after.get(n)} <= {"config.json"}  # the device that was asked for
+    assert before == after
+
+
+def test_limit_that_no_trained_network_meets_leaves_the_run_as_it_was(finished: Path, tmp_path: Path) -> None:
+    out = elsewhere(finished, tmp_path / "run")
+    before = (out / "candidates.jsonl").read_bytes(), (out / "config.json").read_bytes()
+    fastest = min(r.latency.p50_ms for r in rows(finished) if r.number is not None and r.latency)
+    done = command("--config", out / "config.json", "--out", out, "--remeasure", "--max-ms", 0.999 * fastest)
+    assert done.exit_code == 2
+    assert "is below what" in done.stderr
+    assert ((out / "candidates.jsonl").read_bytes(), (out / "config.json").read_bytes()) == before
 
 
 def test_run_that_does_not_say_where_it_was_is_moved(finished: Path, tmp_path: Path) -> None:
@@ -117,10 +128,11 @@ def test_run_that_does_not_say_where_it_was_is_moved(finished: Path, tmp_path: P
 
 def test_damaged_environment_is_named_in_one_line(finished: Path, tmp_path: Path) -> None:
     out = elsewhere(finished, tmp_path / "run")
-    (out / "environment.json").write_text("{broken")
-    done = command("--config", out / "config.json", "--out", out, "--remeasure")
-    assert done.exit_code == 2
-    assert done.stderr.startswith(f"error: {out}/environment.json is damaged")
+    for damaged in (b"{broken", b"\xff\xfe"):
+        (out / "environment.json").write_bytes(damaged)
+        done = command("--config", out / "config.json", "--out", out, "--remeasure")
+        assert done.exit_code == 2
+        assert done.stderr.startswith(f"error: {out}/environment.json is damaged")
 
 
 def test_limit_of_another_device_may_be_another(finished: Path, tmp_path: Path) -> None:
@@ -288,3 +300,11 @@ def test_run_without_a_hash_of_its_data_is_not_reused(finished: Path, tmp_path: 
     done = command("--config", saved(config(tmp_path, reuse=str(other)), tmp_path), "--out", tmp_path / "run")
     assert done.exit_code == 2
     assert "was trained on other images" in done.stderr
+
+
+def test_kept_training_has_the_role_that_is_wanted_now(finished: Path, tmp_path: Path) -> None:
+    member = next(r for r in rows(finished) if r.stage == "final" and not r.baseline)
+    stored = tuple(msgspec.structs.replace(r, baseline="once x1") if r == member else r for r in rows(finished))
+    folder = RunFolder(path=tmp_path, rows=stored)
+    jobs = FinalJobs(config=config_from_file(finished / "config.json", {}), folder=folder, members=[member], baselines=[])
+    assert [(r.id, r.baseline) for r in jobs.rows] == [(member.id, "")]
