@@ -50,7 +50,7 @@ def test_search_on_ray_gives_the_rows_of_the_serial_one(tmp_path: Path) -> None:
 
 
 def test_worker_killed_from_outside_is_a_failed_row_and_the_search_goes_on(tmp_path: Path) -> None:
-    file, out = saved(config(tmp_path, epochs=15, trials=4, workers=1), tmp_path), tmp_path / "run"
+    file, out = saved(config(tmp_path, epochs=60, trials=4, workers=1), tmp_path), tmp_path / "run"
     process = start("--config", file, "--out", out, executor="ray")
     wait_until(lambda: line_count(out) >= 1, process, 240)
     time.sleep(0.2)
