@@ -15,7 +15,7 @@ from nas.budget.planning import Pricing, note_searched, spare_s
 from nas.budget.probes import Probes, filled
 from nas.budget.split import GOOD_EPOCHS, FinalCost, final_epochs_within, makespan
 from nas.errors import Stopped
-from nas.finals import Baseline, FinalJobs, baselines_near, finalists, search_front
+from nas.finals import Baseline, FinalJobs, baselines_near, finalists, search_front, wanted
 from nas.forecast import FORWARD, speed_of
 from nas.jobs import recipe_for
 from nas.reuse import take_over
@@ -61,9 +61,9 @@ class Ending:
             self._decide_epochs()
         note_searched(self.bench)
         config, console = self.bench.config, self.bench.console
-        wanted = {b.arch.id: b.label for b in self._baselines} | {r.id: "" for r in self._members}  # both: it is a found one
-        taken = take_over(wanted, config.final_epochs, self.bench, self._folder)
-        jobs = FinalJobs(config=config, folder=self._folder, members=self._members, baselines=self._baselines, taken=taken)
+        labels = {i: label for i, (label, _) in wanted(self._members, self._baselines).items()}
+        folder = take_over(labels, config.final_epochs, self.bench, self._folder)
+        jobs = FinalJobs(config=config, folder=folder, members=self._members, baselines=self._baselines)
         seconds = self._seconds(config.final_epochs)
         jobs.sort(seconds)
         wait = makespan(map(seconds, jobs.archs), self.bench.workers)

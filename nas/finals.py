@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
@@ -23,7 +22,7 @@ from search_spaces.baselines import baseline, published
 
 __all__ = [
     "FINAL_SEED", "FinalJobs", "baselines_near", "final_plan", "final_plan_within", "final_seed", "finalists", "predicted_baselines",
-    "remeasured", "search_front",
+    "remeasured", "search_front", "wanted",
 ]  # fmt: skip
 
 WIDTHS = (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
@@ -138,6 +137,12 @@ def _nearest(
     return found + [b for _, b in sorted(others, key=lambda o: o[0])[: max(0, FAMILIES - families)]]
 
 
+def wanted(members: Sequence[Candidate], baselines: Sequence[Baseline]) -> dict[str, tuple[str, Architecture]]:
+    """The networks to train in full by id: label as a baseline and architecture; one that is both is a found one, without label."""
+    found = {r.id: ("", r.arch) for r in members}
+    return found | {b.arch.id: (b.label, b.arch) for b in baselines if b.arch.id not in found}
+
+
 class FinalJobs(Trainings):
     """The full trainings of a search; what the run already has is not trained again, and what fails is missing from the front."""
 
@@ -148,16 +153,13 @@ class FinalJobs(Trainings):
         folder: RunFolder,
         members: Sequence[Candidate],
         baselines: Sequence[Baseline],
-        taken: Mapping[str, Candidate] = MappingProxyType({}),
         on_row: Callable[[Candidate], None] = lambda row: None,
     ) -> None:
-        """``taken``: rows by id that the run has taken over from another since it was opened."""
         self._config, self.on_row = config, on_row
-        wanted = {r.id: ("", r.arch) for r in members}
-        wanted |= {b.arch.id: (b.label, b.arch) for b in baselines if b.arch.id not in wanted}
-        kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"} | dict(taken)
-        jobs = ((self._job(arch, folder), label) for i, (label, arch) in wanted.items() if i not in kept)
-        rows = (msgspec.structs.replace(kept[i], baseline=label) for i, (label, _) in wanted.items() if i in kept)
+        networks = wanted(members, baselines)
+        kept = {r.id: r for r in folder.rows if r.stage == "final" and r.status == "trained"}
+        jobs = ((self._job(arch, folder), label) for i, (label, arch) in networks.items() if i not in kept)
+        rows = (msgspec.structs.replace(kept[i], baseline=label) for i, (label, _) in networks.items() if i in kept)
         super().__init__(folder, rows, ((job, _draft(job, label)) for job, label in jobs))
 
     def told(self, row: Candidate, outcome: Outcome) -> None:

@@ -45,14 +45,14 @@ def reusable(config: RunConfig, task: Task, out: Path, free: frozenset[str] = fr
     return {r.id: r for r in run.rows if _is_full(r) and r.seed == seed}
 
 
-def take_over(wanted: Mapping[str, str], epochs: int, bench: "Bench", folder: RunFolder) -> dict[str, Candidate]:
-    """Of the ``wanted`` networks (id -> label as a baseline) the rows that ``bench.reuses`` has for so many epochs, appended to the run.
+def take_over(wanted: Mapping[str, str], epochs: int, bench: "Bench", folder: RunFolder) -> RunFolder:
+    """The run with the rows that ``bench.reuses`` has of the ``wanted`` networks (id -> label as a baseline) for so many epochs.
 
     Their weights are copied where they are still there; a row whose weights are gone counts as well: it has been scored. One whose weights
     are damaged does not.
     """
     if bench.config.reuse is None:
-        return {}
+        return folder
     mine = {r.id for r in folder.rows if r.stage == "final" and r.status == "trained"}
     known = {i: bench.reuses[i] for i in wanted if i not in mine and i in bench.reuses}
     rows = {}
@@ -66,7 +66,7 @@ def take_over(wanted: Mapping[str, str], epochs: int, bench: "Bench", folder: Ru
     before = len(bench.reuses.keys() & mine & wanted.keys())
     earlier = f", {before} before" if before else ""
     bench.console.say(f"reused   {len(rows)} full trainings of {bench.config.reuse}{earlier}{others}")
-    return rows
+    return RunFolder(path=folder.path, rows=(*folder.rows, *rows.values()))
 
 
 def _copied(theirs: Path, ours: Path, bench: "Bench") -> bool:

@@ -1,6 +1,5 @@
 """torchvision's downloaded weights as the beginning of a refinement."""
 
-import pickle
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from torchvision.models import mobilenet_v3_small
 from nas.refinement.seeds import named_seed
 from nas.tasks import Task, open_task
 from nas.weights import InvalidWeights
-from tests.nas.hubs import empty_hub, publish
+from tests.nas.hubs import empty_hub, publish, publish_pickle
 from tests.nas.tasks.samples import write_npz
 
 
@@ -36,14 +35,7 @@ def test_downloaded_weights_are_the_seeds(task: Task, tmp_path: Path, hub: Path,
 def test_pickled_download_runs_no_code_and_names_the_other_way(
     task: Task, tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marker = tmp_path / "ran"
-
-    class Touch:
-        def __reduce__(self) -> tuple[object, tuple[Path]]:
-            return Path.touch, (marker,)
-
-    (tmp_path / "w.pth").write_bytes(pickle.dumps({"weight": Touch()}))
-    publish(tmp_path / "w.pth", hub, monkeypatch)
+    marker = publish_pickle(tmp_path, hub, monkeypatch)
     with pytest.raises(InvalidWeights, match=r"could run code.*; or say torchvision:mobilenet_v3_small:FILE$"):
         named_seed("torchvision:mobilenet_v3_small", task)
     assert not marker.exists()
