@@ -16,7 +16,10 @@ __all__ = ["DistillJobs"]
 
 
 class DistillJobs(Trainings):
-    """The jobs (a ``JobSource``), seed by seed, so that the first comparison is whole early and kept teacher outputs are used."""
+    """The jobs (a ``JobSource``), seed by seed, so that the first comparison is whole early and kept teacher outputs are used.
+
+    Of a seed one training asks the teacher while others run that need none; the rest then read what is kept.
+    """
 
     def __init__(
         self, *, folder: RunFolder, students: Sequence[Candidate], lessons: Sequence[LessonConfig], seeds: Sequence[int], recipe: Recipe,
@@ -33,8 +36,8 @@ class DistillJobs(Trainings):
         drafts = [self._draft(student, lesson, seed) for seed in seeds for student in students for lesson in lessons]
         self._order = {d.name: i for i, d in enumerate(drafts)}
         parents = {s.id: s for s in students}
-        left = ((self._job(d, parents[d.id]), d) for d in drafts if d.name not in kept)
-        super().__init__(folder, (kept[d.name] for d in drafts if d.name in kept), left)
+        left = [d for seed in seeds for d in _asking_once([d for d in drafts if d.seed == seed and d.name not in kept])]
+        super().__init__(folder, (kept[d.name] for d in drafts if d.name in kept), ((self._job(d, parents[d.id]), d) for d in left))
 
     def told(self, row: Candidate, outcome: Outcome) -> None:
         """Keeps the rows in the order of what was wanted, and hands the row on with the lesson's story."""
@@ -58,6 +61,13 @@ class DistillJobs(Trainings):
             key=draft.name, arch=draft.arch, recipe=self._recipe, seed=draft.seed, weights=weights, test=self._test, init=start,
             lesson=lesson,
         )  # fmt: skip
+
+
+def _asking_once(drafts: Sequence[Candidate]) -> list[Candidate]:
+    """The drafts of one seed, ordered: the first that a fixed teacher teaches, those without one, the others of the teacher's."""
+    taught = [d for d in drafts if d.lesson and d.lesson.teacher]
+    others = [d for d in drafts if not (d.lesson and d.lesson.teacher)]
+    return [*taught[:1], *others, *taught[1:]]
 
 
 def _unnamed(lesson: LessonConfig) -> LessonConfig:

@@ -100,6 +100,16 @@ def test_weights_lost_before_they_were_tested_are_trained_again(run: Path) -> No
     assert next(r for r in taught(run) if r.name == untested.name).test_score is not None
 
 
+def test_teacher_is_asked_by_one_training_of_a_seed_while_others_need_none(run: Path, teacher: list[str]) -> None:
+    asked = ["--loss", "plain", "--loss", "kd", "--loss", "nkd", "--loss", "uskd", "--seeds", "2", "--model", student(run)]
+    done = distilled(run, *teacher, *asked)
+    assert done.exit_code == 0, done.output
+    trained = [r.lesson.loss for r in taught(run) if r.lesson]
+    assert trained == ["kd", "plain", "uskd", "nkd"] * 2
+    shown = pd.read_csv(run / "distilled-summary.csv")["lesson"]
+    assert [x for x in shown if x in trained] == ["plain", "kd", "nkd", "uskd"]
+
+
 def test_teacher_whose_file_has_another_name_teaches_the_same(run: Path, teacher: list[str], tmp_path: Path) -> None:
     distilled(run, *teacher, "--loss", "kd", "--model", student(run))
     before = (run / "candidates.jsonl").read_bytes()
