@@ -24,6 +24,7 @@ from nas.sharing.slices import Gradient, SliceOptimizer, clip, merged
 from nas.sharing.widening import Widening
 from nas.tasks.task import Task
 from nas.train import learning_rate, precision, seeded
+from nas.weights import remove_torn
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 
@@ -63,8 +64,7 @@ def train_bank(
     """
     place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
     began, stamp = time.perf_counter(), Stamp.of(space, task, plan, seed)
-    for torn in path.parent.glob(f".{path.name}.*"):  # what a kill left half written
-        torn.unlink(missing_ok=True)
+    remove_torn(path)
     with seeded(seed, place):
         training = BankTraining(space, task, plan, seed, place, workers)
         if path.exists():

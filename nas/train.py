@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Protocol
 
@@ -17,12 +18,15 @@ from nas.calibration import Calibration
 from nas.errors import Diverged
 from nas.evaluate import Judged, judge
 from nas.feed import Feed
+from nas.midway import Midway, Progress, Training
 from nas.models.network import Network
 from nas.recipe import Recipe
 from nas.tasks.task import Task
+from nas.weights import remove_torn
 
 __all__ = ["Batch", "Epoch", "Fit", "Lesson", "fit", "learning_rate", "parameter_groups", "precision", "seeded", "timed_steps"]
 
+KEEP_SHARE = 0.02  # of the time
 TIMED_STEPS = 3
 CHECK_STEPS_CUDA = 50  # asking the GPU for the loss makes it wait, so not at every step
 
@@ -89,7 +93,7 @@ class Lesson(Protocol):
 def fit(
     module: nn.Module, task: Task, recipe: Recipe, *, seed: int, device: torch.device | str | None = None,
     on_epoch: Callable[[Epoch], bool | None] | None = None, loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    lesson: Lesson | None = None,
+    lesson: Lesson | None = None, keep: Path | None = None,
 ) -> Fit:  # fmt: skip
     """Train ``module`` in place on the training split and score it on the validation split; test is never opened.
 
@@ -99,7 +103,12 @@ def fit(
     ``loss`` of logits and labels replaces the task's smoothed one; a ``lesson`` adds to it, and changes neither the order of the
     images nor their augmentation. Its feature maps are those of the taps of a module that ``build`` made.
 
+    ``keep``: a file for the state after an epoch, written after the first and as often as costs 2 % of the time; where it is there already,
+    that training goes on, and ends with the weights of an unbroken one. It stays when the training is done, for the caller to
+    remove once the weights are safe. A lesson's state is not kept, so not with a ``lesson``.
+
     Raises:
+        InvalidWeights: the file ``keep`` is damaged, or of another training.
         Diverged: a loss or weight is not finite, or an epoch's mean loss is four times that of guessing (with a lesson: of its first
             epoch).
     """
@@ -109,15 +118,19 @@ def fit(
     with seeded(seed, place):
         module.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
         run = _Run(module, task, recipe, criterion, place, torch.Generator(place).manual_seed(seed), lesson)
-        losses, scores, trained_seconds = run.epochs(on_epoch)
+        if keep:
+            assert lesson is None, "its state is not kept"
+            run.keep_in(keep, Training.of(task, recipe, seed, place))
+        earlier, done = run.done, run.epochs(on_epoch)
     with torch.no_grad():
         torch._foreach_copy_(run.live, run.averaged)
     module.eval()
     judged = run.judged or judge(module, task, "valid", device=place)
     return Fit(
-        score=judged.score, epochs=len(losses), steps=run.step, losses=tuple(losses), scores=tuple(scores),
-        seconds=time.perf_counter() - began, images_per_second=run.step * run.batch / trained_seconds, device=str(place),
-        precision=precision(recipe, place), calibration=judged.calibration, terms={k: tuple(v) for k, v in run.terms.items()},
+        score=judged.score, epochs=len(done.losses), steps=run.step, losses=done.losses, scores=done.scores,
+        seconds=earlier.seconds + time.perf_counter() - began, images_per_second=run.step * run.batch / done.trained_seconds,
+        device=str(place), precision=precision(recipe, place), calibration=judged.calibration,
+        terms={k: tuple(v) for k, v in run.terms.items()},
     )  # fmt: skip
 
 
@@ -209,23 +222,46 @@ class _Run:
         self.average = copy.deepcopy(module).requires_grad_(False)
         self.live, self.averaged = _state(module), _state(self.average)
         self.judged: Judged | None = None
+        self.done = Progress()
+        self.keeper: Callable[[Progress], None] | None = None
 
-    def epochs(self, on_epoch: Callable[[Epoch], bool | None] | None) -> tuple[list[float], list[float], float]:
-        """Mean losses and (with ``on_epoch``) scores of the epochs run, and the seconds spent training."""
-        losses: list[float] = []
-        scores: list[float] = []
-        seconds = 0.0
-        for number in range(1, self.recipe.epochs + 1):
+    def keep_in(self, path: Path, training: Training) -> None:
+        """Goes on with what is in the file, and keeps the state there after epochs."""
+        midway, rests_until = Midway(self.module, self.average, self.optimizer, self.generator), 0.0
+        remove_torn(path)
+        if path.exists():
+            self.done = midway.take_up(path, training)
+            self.step = len(self.done.losses) * self.epoch_steps
+
+        def keep(done: Progress) -> None:
+            nonlocal rests_until
             began = time.perf_counter()
-            losses.append(self._epoch())
-            seconds += time.perf_counter() - began
+            if began >= rests_until:
+                midway.keep(path, training, done)
+                ended = time.perf_counter()
+                rests_until = ended + (ended - began) / KEEP_SHARE
+
+        self.keeper = keep
+
+    def epochs(self, on_epoch: Callable[[Epoch], bool | None] | None) -> Progress:
+        """The epochs that are left, and all that were run."""
+        began, earlier = time.perf_counter(), self.done.seconds
+        for number in range(len(self.done.losses) + 1, self.recipe.epochs + 1):
+            epoch_began = time.perf_counter()
+            loss, scores, stops = self._epoch(), self.done.scores, False
+            trained = self.done.trained_seconds + time.perf_counter() - epoch_began
             if on_epoch:
                 self.judged = judge(self.average, self.task, "valid", device=self.device)
-                scores.append(self.judged.score)
+                scores = (*scores, self.judged.score)
                 means = {name: means[-1] for name, means in self.terms.items()}
-                if on_epoch(Epoch(number=number, loss=losses[-1], score=scores[-1], terms=means)):
-                    break
-        return losses, scores, seconds
+                stops = bool(on_epoch(Epoch(number=number, loss=loss, score=scores[-1], terms=means)))
+            seconds = earlier + time.perf_counter() - began
+            self.done = Progress(losses=(*self.done.losses, loss), scores=scores, seconds=seconds, trained_seconds=trained)
+            if self.keeper:
+                self.keeper(self.done)
+            if stops:
+                break
+        return self.done
 
     def _epoch(self) -> float:
         for part in self.parts:

@@ -17,7 +17,7 @@ from latency.onnx_graph import InvalidWeights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["InvalidWeights", "load", "numpy_weights", "read_state", "save", "state_sha256"]
+__all__ = ["InvalidWeights", "load", "numpy_weights", "read_state", "remove_torn", "save", "state_sha256"]
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
 
@@ -42,6 +42,12 @@ def save(state: "Mapping[str, Tensor]", path: str | Path, metadata: Mapping[str,
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_torn(path: Path) -> None:
+    """Removes what ``save`` had half written for ``path`` when its process was killed. No other process may be writing it."""
+    for torn in path.parent.glob(f".{path.name}.*"):
+        torn.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> "dict[str, Tensor]":

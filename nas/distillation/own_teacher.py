@@ -13,6 +13,7 @@ from nas.distillation.teacher_files import load_into
 from nas.distillation.teachers import named_network
 from nas.errors import InvalidTeacher, Stopped
 from nas.evaluate import judge
+from nas.midway import Training, epochs_kept
 from nas.recipe import Recipe
 from nas.samplers import proposal_seed
 from nas.store import Run, write_atomic
@@ -38,7 +39,7 @@ class TeacherRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 def trained_teacher(run: Run, name: str, task: Task, recipe: Recipe, console: Console, *, only_kept: bool = False) -> Path:
     """The weights of a teacher trained by ``recipe``; those of an earlier time where all that determines them is equal.
 
-    Interrupted, its training begins anew. The record lies beside the weights, with the suffix .json.
+    Interrupted, its training goes on at the last epoch that was kept. The record lies beside the weights, with the suffix .json.
 
     Raises:
         Stopped: there are none, or none that can be read, and with ``only_kept`` nothing is trained or written.
@@ -64,19 +65,42 @@ def trained_teacher(run: Run, name: str, task: Task, recipe: Recipe, console: Co
 
 
 def _train(network: nn.Module, name: str, task: Task, recipe: Recipe, seed: int, path: Path, console: Console) -> None:
-    epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}"
-    console.say(f"teacher  training {name} for {epochs} first; it is kept in {path.parent}, but interrupted before its end it begins anew")
+    path.parent.mkdir(exist_ok=True)
+    place, epochs = _place(), f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)}"
+    midway = path.with_suffix(".midway")
+    done = _epochs_kept(midway, Training.of(task, recipe, seed, place), name, console)
+    goes_on = f", {done} of them done before" if done else ""
+    console.say(
+        f"teacher  training {name} for {epochs} first{goes_on}; it is kept in {path.parent}, and interrupted it goes on after "
+        "its last epoch"
+    )
     with console.progress(recipe.epochs, "teacher's epochs") as tick:
+        if done:
+            tick(advance=done, earlier=True)
 
         def told(epoch: Epoch) -> None:
             tick(f"valid {epoch.score:.3f}")
 
-        result = fit(network, task, recipe, seed=seed, on_epoch=told)
-    path.parent.mkdir(exist_ok=True)
+        result = fit(network, task, recipe, seed=seed, device=place, on_epoch=told, keep=midway)
     save(network.state_dict(), path)
+    midway.unlink(missing_ok=True)
     record = TeacherRecord(net=name, epochs=recipe.epochs, score=result.score, calibration=result.calibration, sha256=sha256_of(path))
     _write(record, path)
     console.say(f"teacher  {name} is trained: {_figures(record)}; wrote {path} and its figures, {path.with_suffix('.json').name}")
+
+
+def _epochs_kept(midway: Path, training: Training, name: str, console: Console) -> int:
+    """How far an earlier process came; what cannot be gone on with is removed, and said."""
+    try:
+        return epochs_kept(midway, training)
+    except InvalidWeights as error:
+        console.warn(f"the training of the teacher {name} that was broken off cannot be read, and begins anew: {error}")
+        midway.unlink()
+        return 0
+
+
+def _place() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _record(path: Path, name: str, network: nn.Module, task: Task, recipe: Recipe) -> TeacherRecord:
@@ -88,7 +112,7 @@ def _record(path: Path, name: str, network: nn.Module, task: Task, recipe: Recip
             return found
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         pass  # not written yet when the process ended, or damaged: what it says can be found again
-    judged = judge(network, task, "valid", device="cuda" if torch.cuda.is_available() else "cpu")
+    judged = judge(network, task, "valid", device=_place())
     record = TeacherRecord(net=name, epochs=recipe.epochs, score=judged.score, calibration=judged.calibration, sha256=sha256)
     _write(record, path)
     return record

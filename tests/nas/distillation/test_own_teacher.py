@@ -1,6 +1,10 @@
 """Teachers that a run trains itself: kept, told of, and trained again where they cannot be read."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from nas.jobs import open_config_task
 from nas.models.reference import reference
 from nas.store import load_run
 from nas.weights import load
+from tests.nas.small import ROOT, kill_at
 from tests.nas.test_distill import distilled, student, taught
 
 
@@ -49,8 +54,39 @@ def test_teacher_that_is_trained_here_leaves_a_record_of_its_score(run: Path) ->
     assert f"resnet20 is trained: valid {record.score:.3f}, calibration error" in done.stderr
 
 
-def test_training_of_a_teacher_says_before_it_begins_that_it_cannot_go_on(run: Path) -> None:
-    assert "interrupted before its end it begins anew" in teacher_of(run).stderr
+def test_training_of_a_teacher_says_before_it_begins_that_it_can_go_on(run: Path) -> None:
+    done = teacher_of(run)
+    assert "interrupted it goes on after its last epoch" in done.stderr
+    assert not list((run / "teachers").glob("*.midway"))
+
+
+@pytest.mark.slow
+def test_killed_training_of_a_teacher_goes_on_and_ends_as_an_unbroken_one(run: Path, finished: Path, tmp_path: Path) -> None:
+    arguments = ["--teacher", "train:resnet20", "--teacher-epochs", "40", "--model", student(run), "--loss", "kd", "--executor", "serial"]
+    unbroken = Path(shutil.copytree(finished, tmp_path / "unbroken"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nas.distill", str(run), *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    kill_at(process, lambda: bool(list((run / "teachers").glob("*.midway"))))
+    assert not list((run / "teachers").glob("resnet20-*.safetensors"))
+    done = distilled(run, *arguments)
+    assert re.search(r"training resnet20 for 40 epochs first, [1-9]\d* of them done before", done.stderr), done.output
+    distilled(unbroken, *arguments)
+    (ours,), (theirs,) = (list((folder / "teachers").glob("resnet20-*.safetensors")) for folder in (run, unbroken))
+    expected = load(theirs)
+    assert all(torch.equal(t, expected[name]) for name, t in load(ours).items())
+
+
+def test_broken_off_training_of_a_teacher_that_cannot_be_read_begins_anew_and_that_is_said(run: Path) -> None:
+    first = teacher_of(run)
+    (weights,) = (run / "teachers").glob("resnet20-*.safetensors")
+    weights.rename(weights.with_suffix(".midway"))
+    again = teacher_of(run)
+    assert first.exit_code == again.exit_code == 0, again.output
+    assert "warning: the training of the teacher resnet20 that was broken off cannot be read, and begins anew" in again.stderr
+    assert weights.exists()
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_text("{"), lambda file: file.write_text("{}")])
