@@ -11,7 +11,7 @@ from latency.console import duration
 from nas import outputs
 from nas.bench import Bench
 from nas.budget.costs import HELD_OUT, JOB_S, final_costs, measuring_s, probing_s, reporting_s
-from nas.budget.planning import Pricing, note_searched, spare_s
+from nas.budget.planning import Prices, note_searched, spare_s
 from nas.budget.probes import Probes, filled
 from nas.budget.split import GOOD_EPOCHS, FinalCost, final_epochs_within, makespan
 from nas.errors import Stopped
@@ -32,8 +32,8 @@ class Ending:
     Without a budget that decides about them nothing is probed. ``bench`` has the configuration as it is decided by then.
     """
 
-    def __init__(self, bench: Bench, folder: RunFolder, rounds: SearchRounds, pricing: Pricing, lines: ExitStack) -> None:
-        self.bench, self._folder, self._rounds, self._pricing, self._lines = bench, folder, rounds, pricing, lines
+    def __init__(self, bench: Bench, folder: RunFolder, rounds: SearchRounds, prices: Prices, lines: ExitStack) -> None:
+        self.bench, self._folder, self._rounds, self._prices, self._lines = bench, folder, rounds, prices, lines
         self._members: list[Candidate] = []
         self._baselines: list[Baseline] = []
         self._probes = Probes([], bench.config.recipe, seconds=0.0)
@@ -89,8 +89,8 @@ class Ending:
 
     def _decide_sizes(self, rows: Sequence[Candidate]) -> None:
         bench = self.bench
-        speed = speed_of(rows, len(bench.task.train), self._pricing.speed)
-        costs = final_costs(bench, speed, [r.arch for r in search_front(rows)], self._pricing.price_s, is_known=True)
+        speed = speed_of(rows, len(bench.task.train), self._prices.speed)
+        costs = final_costs(bench, speed, [r.arch for r in search_front(rows)], self._prices.price_s, is_known=True)
         cost = next((c for c in costs if self._epochs(c) >= self._enough()), costs[-1])
         sizes = {"front_size": cost.front_size, "baseline_widths": cost.baseline_widths}
         config = msgspec.structs.replace(bench.config, **{name: sizes[name] for name in sizes.keys() & bench.free})
@@ -114,7 +114,7 @@ class Ending:
     def _seconds(self, epochs: int) -> Callable[[Architecture], float]:
         """Expected seconds of a full training of a network on a worker, scoring included; by its probe, where there is one."""
         task, rows = self.bench.task, list(self._rounds.rows.values())
-        guess = speed_of(rows, len(task.train), self._pricing.speed)
+        guess = speed_of(rows, len(task.train), self._prices.speed)
         image_s = filled(self._probes.image_s, {arch.id: guess.seconds(arch, 1, 1) for arch in self._archs()})
         images = epochs * len(task.train) + HELD_OUT * FORWARD * len(task.valid)
         return lambda arch: images * image_s[arch.id] + JOB_S

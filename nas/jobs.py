@@ -19,7 +19,7 @@ from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
-__all__ = ["DONE", "Done", "Job", "JobQueue", "JobSource", "Outcome", "Stages", "open_config_task", "plan_for", "recipe_for", "run_job"]
+__all__ = ["DONE", "Done", "InTurn", "Job", "JobQueue", "JobSource", "Outcome", "open_config_task", "plan_for", "recipe_for", "run_job"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ class JobQueue:
             raise Stopped(outcome.stop)
 
 
-class Stages:
+class InTurn:
     """Sources one after the other as one source, so that workers are started once: the next is opened when the last is done."""
 
     def __init__(self, openers: Sequence[Callable[[], JobSource]]) -> None:
@@ -125,7 +125,7 @@ class Stages:
         return self._peeked
 
     def next(self) -> Job | Done | None:
-        """The next job of the stage at work; see ``JobSource``."""
+        """The next job of the source at work; see ``JobSource``."""
         if self._peeked is not None:
             job, self._peeked = self._peeked, None
             return job
@@ -136,7 +136,7 @@ class Stages:
             self._source = self._openers.popleft()()
 
     def finish(self, job: Job, outcome: Outcome) -> None:
-        """Hands an outcome to the stage at work: a stage is done only when its jobs are."""
+        """Hands an outcome to the source at work: a source is done only when its jobs are."""
         assert self._source is not None, "outcomes come after jobs"
         self._source.finish(job, outcome)
 

@@ -14,14 +14,14 @@ from nas.announcing import announce
 from nas.bench import Bench, check_floor, open_bench, samples
 from nas.budget.costs import reporting_s
 from nas.budget.kept import take_up
-from nas.budget.planning import Pricing, bank_in_time, budgeted, close_budget, open_budget, replanned, reserve, spare_s
+from nas.budget.planning import Prices, bank_in_time, budgeted, close_budget, open_budget, replanned, reserve, spare_s
 from nas.config import RunConfig, config_from_file
 from nas.ending import Ending
 from nas.errors import Stopped
 from nas.executors import EXECUTORS
 from nas.finals import final_plan, final_plan_within, remeasured
 from nas.forecast import measured_speed
-from nas.jobs import Done, Stages
+from nas.jobs import Done, InTurn
 from nas.moving import move, must_move
 from nas.proposals import Proposals
 from nas.reuse import reusable
@@ -62,13 +62,13 @@ def search(
                 return _shown(config, out, console)
         bench = replace(bench, reuses=reusable(config, bench.task, out, taken.open_fields if config.budget_s else frozenset()))
         check_floor(bench)
-        pricing = _priced(bench)
-        bench = budgeted(bench, pricing, taken)
+        prices = _priced(bench)
+        bench = budgeted(bench, prices, taken)
         there = config_from_file(out / "config.json", {}) if moves else bench.config  # a move that fails changes nothing
         with open_run(out, there, first=lambda: open_budget(bench, taken)) as folder:
             try:
                 folder = _placed(bench, folder, moves=moves)
-                bench, *rows = _run(bench, folder, pricing)
+                bench, *rows = _run(bench, folder, prices)
                 _finish(bench, *rows)
                 return bench.config
             except BaseException:
@@ -95,30 +95,30 @@ def _shown(config: RunConfig, out: Path, console: Console) -> RunConfig:
     return config
 
 
-def _priced(bench: Bench) -> Pricing:
+def _priced(bench: Bench) -> Prices:
     """What training and, where there is a budget, measuring cost now."""
     archs = samples(bench)
     speed = measured_speed(archs, bench.task, bench.config.recipe.batch)
     models = [emit(arch) for arch in archs]
     bench.meter.learn_spread(models)
-    return Pricing(speed=speed, price_s=0.0 if bench.deadline is None else bench.meter.wall_s(models))
+    return Prices(speed=speed, price_s=0.0 if bench.deadline is None else bench.meter.wall_s(models))
 
 
-def _run(bench: Bench, folder: RunFolder, pricing: Pricing) -> tuple[Bench, list[Candidate], list[Candidate]]:
+def _run(bench: Bench, folder: RunFolder, prices: Prices) -> tuple[Bench, list[Candidate], list[Candidate]]:
     """Searches, then trains the front and its baselines in full; gives the search's rows and the finals'."""
-    announce(bench, folder, pricing.speed)
+    announce(bench, folder, prices.speed)
     if bench.config.evaluate == "inherited" and not bench.is_searched and (done := scored(folder.rows)) < bench.config.trials:
         if done and not (bench.out / BANK_FILE).exists():
             why = f"{done} candidates have scores by it, and another would score otherwise"
             raise Stopped(f"{bench.out / BANK_FILE} is gone: {why}; put it back, or name another --out")
         bench = bank_in_time(bench)
-    bench = replanned(bench, pricing)
+    bench = replanned(bench, prices)
     with contextlib.ExitStack() as lines:
-        rounds = _open_search(bench, folder, pricing, lines)
-        ending = Ending(bench, folder, rounds, pricing, lines)
-        stages = Stages([lambda: rounds, ending.probes, ending.trainings])
-        if not isinstance(stages.peek(), Done):
-            EXECUTORS[bench.config.executor](stages, bench.config, workers=bench.workers, cpus=bench.cpus)
+        rounds = _open_search(bench, folder, prices, lines)
+        ending = Ending(bench, folder, rounds, prices, lines)
+        sources = InTurn([lambda: rounds, ending.probes, ending.trainings])
+        if not isinstance(sources.peek(), Done):
+            EXECUTORS[bench.config.executor](sources, bench.config, workers=bench.workers, cpus=bench.cpus)
     assert ending.jobs is not None, "the last stage was opened"
     for row in ending.jobs.failed:
         bench.console.warn(f"{row.baseline or row.id} failed and is missing: {row.error.strip().splitlines()[-1]}")
@@ -127,14 +127,14 @@ def _run(bench: Bench, folder: RunFolder, pricing: Pricing) -> tuple[Bench, list
     return ending.bench, list(rounds.rows.values()), ending.jobs.rows
 
 
-def _open_search(bench: Bench, folder: RunFolder, pricing: Pricing, lines: contextlib.ExitStack) -> SearchRounds:
+def _open_search(bench: Bench, folder: RunFolder, prices: Prices, lines: contextlib.ExitStack) -> SearchRounds:
     config = bench.config
     what = "candidates trained" if config.evaluate == "alone" else "candidates scored"
     tick = lines.enter_context(bench.console.progress(None if "trials" in bench.free else config.trials, what))
     rounds = SearchRounds(
         config=config, space=bench.space, head=bench.task.head, folder=folder, meter=bench.meter,
         proposals=Proposals(config, bench.space.choices(), bench.out / "study.journal"), overlap=bench.overlap,
-        deadline=bench.deadline, reserve_s=reserve(bench, pricing),
+        deadline=bench.deadline, reserve_s=reserve(bench, prices),
         on_row=lambda row: tick(outputs.row_line(row), advance=int(row.status == "trained")),
     )  # fmt: skip
     if rounds.trained:

@@ -21,21 +21,21 @@ from nas.sharing.run_bank import scored, search_seconds, train_run_bank
 from nas.store import BANK_FILE, read_rows, write_config
 
 __all__ = [
-    "Pricing", "bank_in_time", "budgeted", "close_budget", "note_searched", "open_budget", "replanned", "reserve", "show_plan", "spare_s",
+    "Prices", "bank_in_time", "budgeted", "close_budget", "note_searched", "open_budget", "replanned", "reserve", "show_plan", "spare_s",
 ]  # fmt: skip
 
 STALE_S = 5.0  # how often what the full trainings need is worked out anew
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pricing:
+class Prices:
     """What things cost now: training, and wall seconds of measuring a network."""
 
     speed: Speed
     price_s: float
 
 
-def budgeted(bench: Bench, pricing: Pricing, taken: TakenUp) -> Bench:
+def budgeted(bench: Bench, prices: Prices, taken: TakenUp) -> Bench:
     """The bench with the budget's plan and, in its configuration, the numbers that the user left open; the same without a budget.
 
     Raises:
@@ -46,7 +46,7 @@ def budgeted(bench: Bench, pricing: Pricing, taken: TakenUp) -> Bench:
     bench = replace(bench, free=taken.open_fields, opened_s=time.monotonic() - bench.began, is_searched=taken.is_searched)
     rows = read_rows(bench.out / "candidates.jsonl")
     done = scored(rows)
-    costs = costs_of(bench, pricing.speed, pricing.price_s, has_bank=done > 0, rows=rows)
+    costs = costs_of(bench, prices.speed, prices.price_s, has_bank=done > 0, rows=rows)
     if not done and not (bench.out / BANK_FILE).exists():
         _refuse_too_short(bench, costs)
     if taken.kept:
@@ -153,16 +153,16 @@ def bank_in_time(bench: Bench) -> Bench:
     return replace(bench, config=config)
 
 
-def replanned(bench: Bench, pricing: Pricing) -> Bench:
+def replanned(bench: Bench, prices: Prices) -> Bench:
     """The bench with the time that is left shared out anew between what is left, behind the bank."""
     if bench.plan is None:
         return bench
     rows = read_rows(bench.out / "candidates.jsonl")
-    costs = costs_of(bench, pricing.speed, pricing.price_s, has_bank=True, rows=rows)
+    costs = costs_of(bench, prices.speed, prices.price_s, has_bank=True, rows=rows)
     return replace(bench, plan=split(max(bench.left_s, 1.0), _searched(costs, bench), bench.config, bench.free - {"epochs", "bank_epochs"}))
 
 
-def reserve(bench: Bench, pricing: Pricing) -> Callable[[SearchRounds], float]:
+def reserve(bench: Bench, prices: Prices) -> Callable[[SearchRounds], float]:
     """How many seconds before the end of the budget the next candidate may not be begun, by the speeds of the rows so far."""
     worked_out_at, known = -STALE_S, 0.0
     done = trained_in_full(bench, read_rows(bench.out / "candidates.jsonl"))
@@ -174,17 +174,17 @@ def reserve(bench: Bench, pricing: Pricing) -> Callable[[SearchRounds], float]:
         if rounds.trained < bench.workers:
             return -math.inf  # without candidates there is no front
         if time.monotonic() - worked_out_at >= STALE_S:
-            worked_out_at, known = time.monotonic(), _needed_s(bench, pricing, rounds, done)
+            worked_out_at, known = time.monotonic(), _needed_s(bench, prices, rounds, done)
         return known
 
     return reserve_s
 
 
-def _needed_s(bench: Bench, pricing: Pricing, rounds: SearchRounds, done: frozenset[str]) -> float:
+def _needed_s(bench: Bench, prices: Prices, rounds: SearchRounds, done: frozenset[str]) -> float:
     config, task, rows = bench.config, bench.task, list(rounds.rows.values())
-    speed = speed_of(rows, len(task.train), pricing.speed)
+    speed = speed_of(rows, len(task.train), prices.speed)
     members = [r.arch for r in search_front(rows)]
-    costs = final_costs(bench, speed, members or samples(bench), pricing.price_s, is_known=bool(members), done=done)
+    costs = final_costs(bench, speed, members or samples(bench), prices.price_s, is_known=bool(members), done=done)
     epochs = LEAST_EPOCHS if "final_epochs" in bench.free else config.final_epochs
     least_s = min(c.besides_s + c.measuring_s + epochs * c.epoch_s for c in costs)
     planned_s = bench.plan.finals_s + bench.plan.measuring_s if bench.plan and "final_epochs" in bench.free else 0.0

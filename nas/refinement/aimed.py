@@ -15,7 +15,7 @@ from nas.config import RunConfig
 from nas.measuring import Meter, Priced
 from nas.proposals import Proposals
 from nas.refinement.around import Around, around
-from nas.refinement.bench import Bench
+from nas.refinement.bench import RefineBench
 from nas.refinement.beside import timed_beside
 from nas.refinement.longer import Full
 from nas.refinement.pricing import Pricing, anchored, paced
@@ -81,7 +81,7 @@ class NearAim:
         return Priced(latency=Latency(p50_ms=ms, low_ms=ms * (1 - doubt), high_ms=ms * (1 + doubt)), source="estimate")
 
 
-def open_search(bench: Bench, out: Path, path: Sequence[Candidate], lines: contextlib.ExitStack) -> SearchRounds:
+def open_search(bench: RefineBench, out: Path, path: Sequence[Candidate], lines: contextlib.ExitStack) -> SearchRounds:
     """A search for the latency of the path's last network, as a source of jobs; taken up where the run has rows of it.
 
     Each candidate is trained alone for ``config.epochs``, as in nas.search; what is away from the latency is not trained.
@@ -118,7 +118,7 @@ def found_best(rounds: SearchRounds, say: Callable[[str], None]) -> list[Full]:
     return [Full(arch=r.arch, label=f"{SEARCHED}{r.number}") for r in ranked[:FINALISTS]]
 
 
-def _space(bench: Bench, aim_ms: float) -> SearchSpace | Around:
+def _space(bench: RefineBench, aim_ms: float) -> SearchSpace | Around:
     """The space that the seed comes from, or that of its own places."""
     if bench.settings.search_in:
         return open_space(bench.settings.search_in, width=bench.config.width, input_chw=bench.task.input_chw)

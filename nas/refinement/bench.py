@@ -30,7 +30,7 @@ from nas.store import Latency, read_rows
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
-__all__ = ["STEP_PLAN", "Bench", "open_bench", "refuse_impossible"]
+__all__ = ["STEP_PLAN", "RefineBench", "open_refine_bench", "refuse_impossible"]
 
 STEP_PLAN = msgspec.structs.replace(QUICK, processes=12, min_ms=200.0)
 """A step's network is told from the one before by a few per cent, and a step saves twice the ± at least, so each is timed in a dozen
@@ -38,7 +38,7 @@ processes: with the step's network and the seed beside it that takes a quarter o
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
+class RefineBench:
     """What is opened once; the seed's latency is measured when the run begins, and kept with it."""
 
     config: RunConfig
@@ -78,7 +78,9 @@ class Bench:
 
 
 @contextlib.contextmanager
-def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, task: Task, console: Console) -> Iterator[Bench]:
+def open_refine_bench(
+    config: RunConfig, settings: Refinement, seed: Seed, out: Path, task: Task, console: Console
+) -> Iterator[RefineBench]:
     """Opens the device and what prices proposals, and times the seed, its nearest and its smallest relative in turns unless the folder
     has what came of that; writes nothing.
 
@@ -104,7 +106,7 @@ def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, t
             console.say(f"measuring {seed.origin}, and the least that can be told from it")
             first, scale, least = _measured(meter, seed.arch, settings.kinds)
             latency, floor = (latency, None) if latency else (first, least)
-        yield Bench(
+        yield RefineBench(
             config=config, settings=settings, seed=seed, out=out, console=console, task=task, device=device, meter=meter,
             pricing=pricing, part=Part(held_out=held_out, steps=settings.steps, seed=config.seed),
             workers=workers_of(config),
@@ -112,7 +114,7 @@ def open_bench(config: RunConfig, settings: Refinement, seed: Seed, out: Path, t
         )  # fmt: skip
 
 
-def refuse_impossible(bench: Bench) -> None:
+def refuse_impossible(bench: RefineBench) -> None:
     """Refuses a target that the seed meets, that cannot be told from it here, or that even its smallest relative does not meet.
 
     Raises:

@@ -8,7 +8,7 @@ from nas.cost import count as cost_of
 from nas.forecast import measured_speed
 from nas.models import Network
 from nas.refinement.aimed import FINALISTS
-from nas.refinement.bench import Bench
+from nas.refinement.bench import RefineBench
 from nas.refinement.forecast import measured_tuning, steps_left
 from nas.refinement.places import places
 from nas.refinement.pricing import anchored
@@ -19,7 +19,7 @@ from nas.store import Candidate
 __all__ = ["say_plan", "say_seed_training"]
 
 
-def say_seed_training(bench: Bench) -> None:
+def say_seed_training(bench: RefineBench) -> None:
     """Says that the seed has yet to learn the task, and how long that should take."""
     config, arch = bench.config, bench.seed.arch
     speed = measured_speed([arch], bench.task, config.recipe.batch)
@@ -27,7 +27,7 @@ def say_seed_training(bench: Bench) -> None:
     bench.console.say(f"first {bench.seed.origin} learns {bench.task.data} in {config.final_epochs} epochs (~{wait})")
 
 
-def say_plan(bench: Bench, rows: Sequence[Candidate], network: Network) -> None:
+def say_plan(bench: RefineBench, rows: Sequence[Candidate], network: Network) -> None:
     """Says seed, data, target, and plan and time of what is left, the last from a fine-tuning of ``network`` that is timed now.
 
     Args:
@@ -67,7 +67,7 @@ def say_plan(bench: Bench, rows: Sequence[Candidate], network: Network) -> None:
     _say_time(bench, network, _p50(last), steps=steps, proposals=len(proposals), full=full, search=search)
 
 
-def _say_time(bench: Bench, network: Network, now_ms: float, *, steps: int, proposals: int, full: int, search: int) -> None:
+def _say_time(bench: RefineBench, network: Network, now_ms: float, *, steps: int, proposals: int, full: int, search: int) -> None:
     """Says how long the next step and everything that is left should take."""
     config, seed_ms = bench.config, bench.seed_latency.p50_ms
     speed = measured_tuning(network, bench.task, tuning_recipe(config, bench.settings), bench.part)
@@ -83,7 +83,7 @@ def _say_time(bench: Bench, network: Network, now_ms: float, *, steps: int, prop
     )
 
 
-def _next_proposals(bench: Bench, last: Candidate, step: int) -> tuple[list[Proposal], float, float]:
+def _next_proposals(bench: RefineBench, last: Candidate, step: int) -> tuple[list[Proposal], float, float]:
     """Those of the next step, the milliseconds that each saves at least, and those that finding them takes."""
     arch, now_ms = last.arch, _p50(last)
     if now_ms <= bench.target_ms:
@@ -96,7 +96,7 @@ def _next_proposals(bench: Bench, last: Candidate, step: int) -> tuple[list[Prop
     return found, cut_ms, 1000 * (time.perf_counter() - began)
 
 
-def _trainings_left(bench: Bench, rows: Sequence[Candidate]) -> tuple[int, int]:
+def _trainings_left(bench: RefineBench, rows: Sequence[Candidate]) -> tuple[int, int]:
     """Full trainings, and those of a search, that are left."""
     done = {(r.id, r.score_source) for r in rows if r.stage == "final" and r.status == "trained"} - {(bench.seed.arch.id, "tuned")}
     searched = sum(r.stage == "search" and r.status == "trained" for r in rows)
@@ -108,13 +108,13 @@ def _p50(row: Candidate) -> float:
     return row.latency.p50_ms
 
 
-def _full_count(bench: Bench) -> int:
+def _full_count(bench: RefineBench) -> int:
     """The last network both ways, the other members, the seed, a scaled network beside each member, and the best of a search."""
     settings = bench.settings
     return 2 + 2 * (len(settings.passing) + 1 if settings.passing else settings.members) + min(settings.search, FINALISTS)
 
 
-def _say_doubts(bench: Bench) -> None:
+def _say_doubts(bench: RefineBench) -> None:
     asked_ms = bench.settings.delta * bench.seed_latency.p50_ms
     if asked_ms < bench.least_ms:
         share = 100 * bench.delta_ms / bench.seed_latency.p50_ms

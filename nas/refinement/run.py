@@ -19,10 +19,10 @@ from nas.errors import NothingFeasible, Stopped
 from nas.evaluate import evaluate
 from nas.executors import EXECUTORS
 from nas.finals import Baseline, final_plan
-from nas.jobs import Done, JobSource, Stages, open_config_task
+from nas.jobs import Done, InTurn, JobSource, open_config_task
 from nas.models import Network, build
 from nas.refinement.aimed import found_best, open_search
-from nas.refinement.bench import Bench, open_bench, refuse_impossible
+from nas.refinement.bench import RefineBench, open_refine_bench, refuse_impossible
 from nas.refinement.beside import beside, timed_beside
 from nas.refinement.carry import matched
 from nas.refinement.longer import Full, FullTrainings
@@ -70,7 +70,7 @@ def refine(
         console.say(f"{out} is complete")
         show(out, console)
         return
-    with open_bench(config, settings, seed, out, task or open_config_task(config), console) as bench:
+    with open_refine_bench(config, settings, seed, out, task or open_config_task(config), console) as bench:
         refuse_impossible(bench)
         with open_run(out, config) as folder:
             (out / "path.csv").unlink(missing_ok=True)  # a finished run that is to search more is finished no longer
@@ -99,7 +99,7 @@ def _clear_leftovers(folder: RunFolder) -> None:
             file.unlink()
 
 
-def _keep_seed(bench: Bench) -> None:
+def _keep_seed(bench: RefineBench) -> None:
     """Writes the seed's weights into the run folder, so that it needs no other; what is not known of them is drawn by the run's seed."""
     path = bench.out / SEED_WEIGHTS
     if bench.seed.state is not None and not path.exists():
@@ -107,7 +107,7 @@ def _keep_seed(bench: Bench) -> None:
         save(network.state_dict(), path, metadata={"arch": bench.seed.arch.id})
 
 
-def _run(bench: Bench, folder: RunFolder, record: Record) -> tuple[Steps, FullTrainings]:
+def _run(bench: RefineBench, folder: RunFolder, record: Record) -> tuple[Steps, FullTrainings]:
     """Trains the seed where that is to be done, goes along the path, trains in full."""
     opened: list[Steps] = []
     searched: list[SearchRounds] = []
@@ -133,13 +133,13 @@ def _run(bench: Bench, folder: RunFolder, record: Record) -> tuple[Steps, FullTr
         if untrained and not any(r.id == bench.seed.arch.id and r.status == "trained" for r in folder.rows):
             say_seed_training(bench)
         found = [open_searched] if bench.settings.search else []
-        stages = Stages([lambda: open_full(untrained), open_steps, *found, lambda: open_full(_wanted(bench, opened[-1], searched))])
-        if not isinstance(stages.peek(), Done):
-            EXECUTORS[bench.config.executor](stages, bench.config, workers=bench.workers)
+        sources = InTurn([lambda: open_full(untrained), open_steps, *found, lambda: open_full(_wanted(bench, opened[-1], searched))])
+        if not isinstance(sources.peek(), Done):
+            EXECUTORS[bench.config.executor](sources, bench.config, workers=bench.workers)
     return opened[-1], full[-1]
 
 
-def _full(bench: Bench, folder: RunFolder, wanted: Sequence[Full], lines: contextlib.ExitStack) -> FullTrainings:
+def _full(bench: RefineBench, folder: RunFolder, wanted: Sequence[Full], lines: contextlib.ExitStack) -> FullTrainings:
     kept = read_rows(folder.path / "candidates.jsonl")
     found = FullTrainings(wanted, config=bench.config, folder=folder, kept=kept, tune_lr=bench.settings.tune_lr)
     if len(found):
@@ -152,12 +152,12 @@ def _named(row: Candidate) -> str:
     return f"{row.baseline or row.id}{' fine-tuned' * (row.score_source == 'tuned')}"
 
 
-def _seed_training(bench: Bench) -> Full:
+def _seed_training(bench: RefineBench) -> Full:
     """The seed's training, from the weights of another task or from none."""
     return Full(arch=bench.seed.arch, label=SEED_LABEL, init=bench.out / SEED_WEIGHTS if bench.seed.state is not None else None)
 
 
-def _open_steps(bench: Bench, folder: RunFolder, record: Record, lines: contextlib.ExitStack) -> Steps:
+def _open_steps(bench: RefineBench, folder: RunFolder, record: Record, lines: contextlib.ExitStack) -> Steps:
     """The path's steps, its first row the seed's; says the plan."""
     rows = read_rows(folder.path / "candidates.jsonl")
     if not any(r.stage == "refine" for r in rows):
@@ -175,7 +175,7 @@ def _open_steps(bench: Bench, folder: RunFolder, record: Record, lines: contextl
     )  # fmt: skip
 
 
-def _seed_row(bench: Bench, rows: Sequence[Candidate]) -> Candidate:
+def _seed_row(bench: RefineBench, rows: Sequence[Candidate]) -> Candidate:
     """The path's first row: the seed's weights and their score on the held-out images."""
     weights = SEED_WEIGHTS
     if not bench.seed.is_trained:
@@ -197,7 +197,7 @@ def _loaded(arch: Architecture, weights: Path) -> Network:
     return network
 
 
-def _members(bench: Bench, steps: Steps) -> list[Candidate]:
+def _members(bench: RefineBench, steps: Steps) -> list[Candidate]:
     """The path's networks that are trained from scratch, the last among them: those at the targets, or evenly spread ones.
 
     Raises:
@@ -215,7 +215,7 @@ def _members(bench: Bench, steps: Steps) -> list[Candidate]:
     return list({r.id: r for r in at}.values())
 
 
-def _wanted(bench: Bench, steps: Steps, searched: Sequence[SearchRounds]) -> list[Full]:
+def _wanted(bench: RefineBench, steps: Steps, searched: Sequence[SearchRounds]) -> list[Full]:
     """The full trainings: the last network both ways, members of the path, the seed and its scaled relatives at their latencies, and
     the best that a search found."""
     members, path, last = _members(bench, steps), steps.path, steps.path[-1]
@@ -231,7 +231,7 @@ def _wanted(bench: Bench, steps: Steps, searched: Sequence[SearchRounds]) -> lis
     ]
 
 
-def _relatives(bench: Bench, seed: Candidate, members: Sequence[Candidate]) -> list[Baseline]:
+def _relatives(bench: RefineBench, seed: Candidate, members: Sequence[Candidate]) -> list[Baseline]:
     """The seed at widths that take as long as the members; chosen once and kept, so that a resumed run trains the same ones."""
     kept = outputs.kept_baselines(bench.out, members)
     if kept is not None:
@@ -248,7 +248,7 @@ def _relatives(bench: Bench, seed: Candidate, members: Sequence[Candidate]) -> l
     return relatives
 
 
-def _finish(bench: Bench, record: Record, steps: Steps, full: FullTrainings) -> None:
+def _finish(bench: RefineBench, record: Record, steps: Steps, full: FullTrainings) -> None:
     """Measures the path and all networks that were trained in full side by side and writes what is left to write."""
     for row in full.failed:
         bench.console.warn(f"{_named(row)} failed and is missing: {row.error.strip().splitlines()[-1]}")
@@ -273,7 +273,7 @@ def _finish(bench: Bench, record: Record, steps: Steps, full: FullTrainings) -> 
     show(bench.out, bench.console)
 
 
-def _measured(bench: Bench, rows: Sequence[Candidate]) -> list[Candidate]:
+def _measured(bench: RefineBench, rows: Sequence[Candidate]) -> list[Candidate]:
     """The rows with latencies of one session, each by its ratio to the first row's, the seed's, so that they can be compared."""
     archs = {r.id: r.arch for r in rows}
     usual = msgspec.structs.replace(PUBLISH, threads=bench.config.threads, processes=REPORT_PROCESSES, more_processes=0)
@@ -295,7 +295,7 @@ def _p50(row: Candidate) -> float:
     return row.latency.p50_ms
 
 
-def _say_how_it_ended(bench: Bench, seed: Candidate, best: Candidate, target_ms: float) -> None:
+def _say_how_it_ended(bench: RefineBench, seed: Candidate, best: Candidate, target_ms: float) -> None:
     """What was promised and what was measured; a last network that is above the target after all."""
     own, last = bench.pricing.ms([seed.arch, best.arch])
     promised, saved = 100 * (1 - last / own), 100 * (1 - _p50(best) / _p50(seed))

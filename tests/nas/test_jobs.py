@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nas.jobs import DONE, Done, Job, JobQueue, Outcome, Stages, open_config_task, recipe_for, run_job
+from nas.jobs import DONE, Done, InTurn, Job, JobQueue, Outcome, open_config_task, recipe_for, run_job
 from nas.recipe import Recipe
 from nas.tasks import Task
 from nas.tasks.dataset import Images
@@ -120,7 +120,7 @@ def test_stages_follow_each_other_and_open_late(tmp_path: Path) -> None:
         return Listed(jobs)
 
     first, second = job(tmp_path, key="1"), job(tmp_path, key="2")
-    stages = Stages([lambda: opener("a", [first, None]), lambda: opener("empty", []), lambda: opener("b", [second])])
+    stages = InTurn([lambda: opener("a", [first, None]), lambda: opener("empty", []), lambda: opener("b", [second])])
     assert stages.next() == first
     assert opened == ["a"]
     assert stages.next() is None
@@ -137,7 +137,7 @@ def test_next_stage_waits_for_the_last_job_of_a_stage_that_has_no_more_to_hand_o
             self.take_back(outcome)
 
     training = Training([job(tmp_path, key="1")])
-    stages = Stages([lambda: training, lambda: Listed([])])
+    stages = InTurn([lambda: training, lambda: Listed([])])
     assert isinstance(stages.next(), Job)
     assert len(training) == 0
     assert stages.next() is None  # and not DONE
@@ -145,7 +145,7 @@ def test_next_stage_waits_for_the_last_job_of_a_stage_that_has_no_more_to_hand_o
 
 def test_peeked_job_is_not_lost(tmp_path: Path) -> None:
     only = job(tmp_path)
-    stages = Stages([lambda: Listed([only])])
+    stages = InTurn([lambda: Listed([only])])
     assert stages.peek() == stages.peek() == only
     assert stages.next() == only
     assert stages.next() is DONE
@@ -153,7 +153,7 @@ def test_peeked_job_is_not_lost(tmp_path: Path) -> None:
 
 def test_outcome_goes_to_the_stage_at_work(tmp_path: Path) -> None:
     source = Listed([job(tmp_path, key="1")])
-    stages = Stages([lambda: source])
+    stages = InTurn([lambda: source])
     found = stages.next()
     assert isinstance(found, Job)
     stages.finish(found, Outcome(key="1"))

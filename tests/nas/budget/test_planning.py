@@ -14,14 +14,14 @@ from latency.console import open_console
 from nas.bench import Bench, open_bench
 from nas.budget.bank import GENEROUS
 from nas.budget.kept import Kept, TakenUp
-from nas.budget.planning import Pricing, budgeted, show_plan
+from nas.budget.planning import Prices, budgeted, show_plan
 from nas.budget.split import BUDGETED
 from nas.config import RunConfig
 from nas.errors import InvalidConfig
 from nas.forecast import Speed
 from tests.nas.small import config, inheriting
 
-FAST = Pricing(speed=Speed(per_image_s=1e-4, per_mac_s=0.0), price_s=0.01)
+FAST = Prices(speed=Speed(per_image_s=1e-4, per_mac_s=0.0), price_s=0.01)
 NEW = TakenUp(config=RunConfig(), free=BUDGETED)
 
 
@@ -50,7 +50,7 @@ def test_open_numbers_are_the_plans_and_the_others_the_users(tmp_path: Path) -> 
 
 
 def test_bank_is_begun_with_more_epochs_than_are_expected_to_fit(tmp_path: Path) -> None:
-    slow = Pricing(speed=Speed(per_image_s=5e-3, per_mac_s=0.0), price_s=0.01)
+    slow = Prices(speed=Speed(per_image_s=5e-3, per_mac_s=0.0), price_s=0.01)
     with bench(tmp_path, evaluate="inherited", budget_s=60.0) as opened:
         done = budgeted(opened, slow, NEW)
     assert done.plan is not None
@@ -84,11 +84,10 @@ def test_plan_is_a_table_and_names_what_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_numbers_that_do_not_fit_are_said_with_what_they_lack(tmp_path: Path) -> None:
-    said, slow = StringIO(), Pricing(speed=Speed(per_image_s=1e-3, per_mac_s=0.0), price_s=0.01)
+    said, slow = StringIO(), Prices(speed=Speed(per_image_s=1e-3, per_mac_s=0.0), price_s=0.01)
     with bench(tmp_path, said=said, budget_s=60.0, final_epochs=900) as opened:
         done = budgeted(opened, slow, TakenUp(config=RunConfig(), free=BUDGETED - {"final_epochs"}))
         assert done.plan is not None
         show_plan(done, done.plan)
     assert "warning: what you asked for takes ~" in said.getvalue()
     assert "longer than the budget: give fewer --final-epochs" in said.getvalue()
-

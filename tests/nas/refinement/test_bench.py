@@ -13,7 +13,7 @@ from latency.paired import ratio
 from nas.cost import count
 from nas.errors import NothingFeasible
 from nas.jobs import open_config_task
-from nas.refinement.bench import STEP_PLAN, Bench, open_bench, refuse_impossible
+from nas.refinement.bench import STEP_PLAN, RefineBench, open_refine_bench, refuse_impossible
 from nas.refinement.places import Kind, nearest, smallest
 from nas.refinement.record import keep_scale
 from nas.refinement.seeds import Seed
@@ -26,17 +26,17 @@ KINDS: tuple[Kind, ...] = ("expansion", "bottleneck")
 
 
 @contextmanager
-def bench(folder: Path, *, noise: float = 0.001, **changed: Any) -> Iterator[Bench]:  # Any: values of any field
+def bench(folder: Path, *, noise: float = 0.001, **changed: Any) -> Iterator[RefineBench]:  # Any: values of any field
     """A refinement of ``SEED`` on the fake device, as it is opened."""
     given = config(folder, train_images=60, devices=(f"fake:noise={noise}",))
     fields: dict[str, Any] = {"seed_id": SEED.id, "origin": "made up", "target_ratio": 0.6}
     settings = Refinement(**(fields | changed))
     seed = Seed(arch=SEED, state=None, origin="made up", is_trained=False)
-    with open_bench(given, settings, seed, folder / "run", open_config_task(given), open_console(err=StringIO())) as opened:
+    with open_refine_bench(given, settings, seed, folder / "run", open_config_task(given), open_console(err=StringIO())) as opened:
         yield opened
 
 
-def begin(opened: Bench) -> None:
+def begin(opened: RefineBench) -> None:
     """Writes what a run writes before its first step."""
     row = Candidate(
         stage="refine", status="trained", arch=SEED, seed=0, score=0.5, score_source="short", latency=opened.seed_latency,
@@ -80,5 +80,3 @@ def test_floor_is_that_of_the_smallest_relative(tmp_path: Path) -> None:
 def test_target_out_of_reach_or_too_near_is_refused(tmp_path: Path, changed: dict[str, float], says: str) -> None:
     with bench(tmp_path, noise=0.01, **changed) as opened, pytest.raises(NothingFeasible, match=says):
         refuse_impossible(opened)
-
-
