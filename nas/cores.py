@@ -1,13 +1,15 @@
-"""The processor cores that this process may use, how many workers a run has on them, and what makes a process one of them."""
+"""What this process computes on: its processor cores or a GPU, how many workers a run has on them, and what makes a process one."""
 
 import ctypes
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from nas.config import RunConfig
 
-__all__ = ["become_worker", "usable_cores", "workers_of"]
+__all__ = ["become_worker", "torch_device", "usable_cores", "workers_of"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES, LARGEST_BYTES = 2**31 - 1, 2**25  # the most that mallopt takes of each
@@ -18,6 +20,13 @@ def usable_cores() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
+
+
+def torch_device(asked: "torch.device | str | None" = None) -> "torch.device":
+    """The device asked for; by default CUDA where present."""
+    import torch
+
+    return torch.device(asked if asked is not None else "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def workers_of(config: "RunConfig") -> int:

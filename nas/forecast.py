@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from nas.cores import become_worker
+from nas.cores import become_worker, torch_device
 from nas.cost import count
 from nas.store import Candidate
 from nas.tasks.task import Task
@@ -41,7 +41,7 @@ def measured_speed(archs: Sequence[Architecture], task: Task, batch: int, clock:
 
     become_worker()  # two threads on two cores would look faster than a worker is
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device()
     x = torch.randn(batch, *task.input_chw, device=device).contiguous(memory_format=torch.channels_last)
     y = torch.zeros(batch, dtype=torch.int64, device=device)
     points = []
@@ -51,7 +51,7 @@ def measured_speed(archs: Sequence[Architecture], task: Task, batch: int, clock:
         for _ in range(STEPS + 1):
             began = clock()
             task.loss(network(x), y).backward()  # type: ignore[no-untyped-call]  # torch's
-            if device == "cuda":
+            if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(clock() - began)
         points.append((float(count(arch).macs), SLOWDOWN * median(times[1:]) / batch))

@@ -12,6 +12,7 @@ import msgspec
 
 from nas.calibration import Calibration
 from nas.config import RunConfig
+from nas.cores import torch_device
 from nas.distillation.lesson import LessonJob
 from nas.errors import Stopped
 from nas.recipe import BankPlan, Recipe
@@ -19,7 +20,9 @@ from nas.refinement.part import Part, parted
 from nas.tasks.task import Task
 from search_spaces.architecture import Architecture
 
-__all__ = ["DONE", "Done", "InTurn", "Job", "JobQueue", "JobSource", "Outcome", "open_config_task", "plan_for", "recipe_for", "run_job"]
+__all__ = [
+    "DONE", "Done", "Job", "JobQueue", "JobSource", "Outcome", "SourceChain", "open_config_task", "plan_for", "recipe_for", "run_job",
+]  # fmt: skip
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +113,7 @@ class JobQueue:
             raise Stopped(outcome.stop)
 
 
-class InTurn:
+class SourceChain:
     """Sources one after the other as one source, so that workers are started once: the next is opened when the last is done."""
 
     def __init__(self, openers: Sequence[Callable[[], JobSource]]) -> None:
@@ -221,9 +224,7 @@ def _probed(job: Job, task: Task) -> Outcome:
 
 
 def _inherited(job: Job, task: Task) -> Outcome:
-    import torch
-
     from nas.sharing.inherited import inherited_score, kept_bank
 
-    bank = kept_bank(job.bank, "cuda" if torch.cuda.is_available() else "cpu")
+    bank = kept_bank(job.bank, torch_device().type)
     return Outcome(key=job.key, score=inherited_score(bank, job.arch, task, job.recipe))

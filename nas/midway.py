@@ -1,6 +1,7 @@
 """A training between two epochs, on disk: all that it needs to go on as if it had never been broken off."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 
 from nas.recipe import Recipe
 from nas.tasks.task import Task
-from nas.weights import InvalidWeights, save
+from nas.weights import InvalidWeights, load, save
 
-__all__ = ["Midway", "Progress", "Training", "epochs_kept"]
+__all__ = ["Keeper", "Midway", "Progress", "Training", "epochs_kept"]
+
+SHARE = 0.02  # of the time, for keeping
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,14 +57,10 @@ class Midway:
         Raises:
             InvalidWeights: the file is damaged, or of another training or network; nothing is changed then.
         """
-        from safetensors.torch import load
-
-        progress = _progress(path, training)
-        found = load(path.read_bytes())
-        kept = {key: (found[key].shape, found[key].dtype) for key in found if key.startswith(("live/", "average/"))}
-        ours = {key: (t.shape, t.dtype) for key, t in self._weights()}
-        if kept != ours:
-            raise InvalidWeights(f"{path}: of another network; remove it to train from the beginning")
+        progress, found = _progress(path, training), load(path)
+        kept = {key: (t.shape, t.dtype) for key, t in found.items() if not key.startswith("moments/")}
+        if kept != {key: (t.shape, t.dtype) for key, t in (*self._weights(), *self._random())}:
+            raise InvalidWeights(f"{path}: a training of another network")
         with torch.no_grad():
             for key, tensor in self._weights():
                 tensor.copy_(found[key])
@@ -74,8 +73,11 @@ class Midway:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self._weights()
-        for place, moments in self._optimizer.state_dict()["state"].items():
-            yield from ((f"moments/{place}/{name}", t) for name, t in moments.items() if t is not None)
+        for number, moments in self._optimizer.state_dict()["state"].items():
+            yield from ((f"moments/{number}/{name}", t) for name, t in moments.items() if t is not None)
+        yield from self._random()
+
+    def _random(self) -> Iterator[tuple[str, Tensor]]:
         yield "random/training", self._generator.get_state()
         yield "random/cpu", torch.get_rng_state()
         if self._generator.device.type == "cuda":
@@ -86,16 +88,47 @@ class Midway:
             yield from ((f"{group}/{name}", t) for name, t in module.state_dict().items())
 
     def _moments(self, found: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-        """The optimizer's state by the places of its parameters, in their layout in memory, on which its fused steps rely."""
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        """The optimizer's state by the numbers of its parameters, in their layout in memory, on which its fused steps rely."""
+        owners = [p for group in self._optimizer.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for key in (k for k in found if k.startswith("moments/")):
-            _, place, name = key.split("/")
-            tensor = found[key]
-            if tensor.shape == parameters[int(place)].shape:
-                tensor = torch.empty_like(parameters[int(place)]).copy_(tensor)
-            moments.setdefault(int(place), {})[name] = tensor
+            _, number, name = key.split("/")
+            tensor, owner = found[key], owners[int(number)]
+            moments.setdefault(int(number), {})[name] = torch.empty_like(owner).copy_(tensor) if tensor.shape == owner.shape else tensor
         return moments
+
+
+class Keeper:
+    """Keeps a training in a file: after its first epoch, and then as often as takes 2 % of the time.
+
+    A file that cannot be written does not end the training: ``on_unkept`` hears of it, and no more is tried.
+    """
+
+    def __init__(self, path: Path, *, on_unkept: Callable[[OSError], object], clock: Callable[[], float] = time.perf_counter) -> None:
+        self.path, self._on_unkept, self._clock = path, on_unkept, clock
+        self._rests_until = float("-inf")
+
+    def take_up(self, midway: Midway, training: Training) -> Progress:
+        """Puts the training where the file has it, if there is one.
+
+        Raises:
+            InvalidWeights: see ``Midway.take_up``.
+        """
+        return midway.take_up(self.path, training) if self.path.exists() else Progress()
+
+    def keep(self, midway: Midway, training: Training, progress: Progress) -> None:
+        """Hears that an epoch is done."""
+        began = self._clock()
+        if began < self._rests_until:
+            return
+        try:
+            midway.keep(self.path, training, progress)
+        except OSError as error:
+            self._rests_until = float("inf")
+            self._on_unkept(error)
+            return
+        ended = self._clock()
+        self._rests_until = ended + (ended - began) / SHARE
 
 
 def epochs_kept(path: Path, training: Training) -> int:
@@ -116,9 +149,9 @@ def _progress(path: Path, training: Training) -> Progress:
         there = msgspec.json.decode(noted["training"], type=Training)
         progress = msgspec.json.decode(noted["progress"], type=Progress)
     except (OSError, SafetensorError, KeyError, msgspec.DecodeError) as error:
-        raise InvalidWeights(f"{path}: no training to go on with ({error}); remove it to train from the beginning") from error
+        raise InvalidWeights(f"{path}: no training to go on with ({error})") from error
     if there != training:
         theirs, ours = msgspec.structs.asdict(there), msgspec.structs.asdict(training)
         what = next(name for name in ours if theirs[name] != ours[name])
-        raise InvalidWeights(f"{path}: a training with another {what}; remove it to train from the beginning")
+        raise InvalidWeights(f"{path}: a training with another {what}")
     return progress

@@ -21,7 +21,7 @@ from nas.errors import Stopped
 from nas.executors import EXECUTORS
 from nas.finals import final_plan, final_plan_within, remeasured
 from nas.forecast import measured_speed
-from nas.jobs import Done, InTurn
+from nas.jobs import Done, SourceChain
 from nas.moving import move, must_move
 from nas.proposals import Proposals
 from nas.reuse import reusable
@@ -116,7 +116,7 @@ def _run(bench: Bench, folder: RunFolder, prices: Prices) -> tuple[Bench, list[C
     with contextlib.ExitStack() as lines:
         rounds = _open_search(bench, folder, prices, lines)
         ending = Ending(bench, folder, rounds, prices, lines)
-        sources = InTurn([lambda: rounds, ending.probes, ending.trainings])
+        sources = SourceChain([lambda: rounds, ending.probes, ending.trainings])
         if not isinstance(sources.peek(), Done):
             EXECUTORS[bench.config.executor](sources, bench.config, workers=bench.workers, cpus=bench.cpus)
     assert ending.jobs is not None, "the last stage was opened"

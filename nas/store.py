@@ -229,8 +229,9 @@ def open_run(path: Path, config: RunConfig, *, first: Callable[[], None] = lambd
     with _locked(path):
         first()
         write_config(path, config)
-        for torn in [*path.glob(".*.tmp"), *path.glob("models/.*"), *path.glob("weights/.*")]:  # what a kill left half written
-            torn.unlink(missing_ok=True)
+        for where in (".", "models", "weights", "teachers"):
+            for torn in path.glob(f"{where}/.*.tmp"):  # what a kill left half written
+                torn.unlink(missing_ok=True)
         rows = read_rows(path / "candidates.jsonl")
         drop_torn_line(path / "candidates.jsonl")
         for folder in ("models", "weights"):

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from nas.cores import torch_device
 from nas.errors import Diverged
 from nas.feed import Feed
 from nas.recipe import BankPlan
@@ -24,7 +25,6 @@ from nas.sharing.slices import Gradient, SliceOptimizer, clip, merged
 from nas.sharing.widening import Widening
 from nas.tasks.task import Task
 from nas.train import learning_rate, precision, seeded
-from nas.weights import remove_torn
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 
@@ -62,9 +62,10 @@ def train_bank(
         InvalidWeights: ``path`` holds something else.
         Diverged: a loss or weight is not finite, or an epoch's mean loss of the steps' first networks is four times that of guessing.
     """
-    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    place = torch_device(device)
     began, stamp = time.perf_counter(), Stamp.of(space, task, plan, seed)
-    remove_torn(path)
+    for torn in path.parent.glob(f".{path.name}.*"):  # what a kill left half written
+        torn.unlink(missing_ok=True)
     with seeded(seed, place):
         training = BankTraining(space, task, plan, seed, place, workers)
         if path.exists():

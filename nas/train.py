@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Protocol
 
@@ -15,18 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from nas.calibration import Calibration
+from nas.cores import torch_device
 from nas.errors import Diverged
 from nas.evaluate import Judged, judge
 from nas.feed import Feed
-from nas.midway import Midway, Progress, Training
+from nas.midway import Keeper, Midway, Progress, Training
 from nas.models.network import Network
 from nas.recipe import Recipe
 from nas.tasks.task import Task
-from nas.weights import remove_torn
 
 __all__ = ["Batch", "Epoch", "Fit", "Lesson", "fit", "learning_rate", "parameter_groups", "precision", "seeded", "timed_steps"]
 
-KEEP_SHARE = 0.02  # of the time
 TIMED_STEPS = 3
 CHECK_STEPS_CUDA = 50  # asking the GPU for the loss makes it wait, so not at every step
 
@@ -93,7 +91,7 @@ class Lesson(Protocol):
 def fit(
     module: nn.Module, task: Task, recipe: Recipe, *, seed: int, device: torch.device | str | None = None,
     on_epoch: Callable[[Epoch], bool | None] | None = None, loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    lesson: Lesson | None = None, keep: Path | None = None,
+    lesson: Lesson | None = None, keeper: Keeper | None = None,
 ) -> Fit:  # fmt: skip
     """Train ``module`` in place on the training split and score it on the validation split; test is never opened.
 
@@ -103,24 +101,24 @@ def fit(
     ``loss`` of logits and labels replaces the task's smoothed one; a ``lesson`` adds to it, and changes neither the order of the
     images nor their augmentation. Its feature maps are those of the taps of a module that ``build`` made.
 
-    ``keep``: a file for the state after an epoch, written after the first and as often as costs 2 % of the time; where it is there already,
-    that training goes on, and ends with the weights of an unbroken one. It stays when the training is done, for the caller to
-    remove once the weights are safe. A lesson's state is not kept, so not with a ``lesson``.
+    ``keeper``: its file holds the state after an epoch; where there is one already, that training goes on, and ends with the weights of
+    an unbroken one, given the same module and ``loss``, and an ``on_epoch`` in all parts or none. The file stays when the training is
+    done, for the caller to remove once the weights are safe. A lesson's state is not kept, so not with a ``lesson``.
 
     Raises:
-        InvalidWeights: the file ``keep`` is damaged, or of another training.
+        InvalidWeights: the keeper's file is damaged, or of another training or network; remove it to train from the beginning.
         Diverged: a loss or weight is not finite, or an epoch's mean loss is four times that of guessing (with a lesson: of its first
             epoch).
     """
-    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    place = torch_device(device)
     criterion = loss or partial(task.loss, label_smoothing=recipe.label_smoothing)
     began = time.perf_counter()
     with seeded(seed, place):
         module.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
         run = _Run(module, task, recipe, criterion, place, torch.Generator(place).manual_seed(seed), lesson)
-        if keep:
+        if keeper:
             assert lesson is None, "its state is not kept"
-            run.keep_in(keep, Training.of(task, recipe, seed, place))
+            run.keep_with(keeper, Training.of(task, recipe, seed, place))
         earlier, done = run.done, run.epochs(on_epoch)
     with torch.no_grad():
         torch._foreach_copy_(run.live, run.averaged)
@@ -142,7 +140,7 @@ def timed_steps(
 
     The weights move by these steps.
     """
-    place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    place = torch_device(device)
     with seeded(0, place):
         module.to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this overload
         run = _Run(module.train(), task, recipe, task.loss, place, torch.Generator(place).manual_seed(0), None)
@@ -223,25 +221,14 @@ class _Run:
         self.live, self.averaged = _state(module), _state(self.average)
         self.judged: Judged | None = None
         self.done = Progress()
-        self.keeper: Callable[[Progress], None] | None = None
+        self.keep: Callable[[Progress], None] | None = None
 
-    def keep_in(self, path: Path, training: Training) -> None:
-        """Goes on with what is in the file, and keeps the state there after epochs."""
-        midway, rests_until = Midway(self.module, self.average, self.optimizer, self.generator), 0.0
-        remove_torn(path)
-        if path.exists():
-            self.done = midway.take_up(path, training)
-            self.step = len(self.done.losses) * self.epoch_steps
-
-        def keep(done: Progress) -> None:
-            nonlocal rests_until
-            began = time.perf_counter()
-            if began >= rests_until:
-                midway.keep(path, training, done)
-                ended = time.perf_counter()
-                rests_until = ended + (ended - began) / KEEP_SHARE
-
-        self.keeper = keep
+    def keep_with(self, keeper: Keeper, training: Training) -> None:
+        """Goes on with what is kept, and keeps the state after epochs."""
+        midway = Midway(self.module, self.average, self.optimizer, self.generator)
+        self.done = keeper.take_up(midway, training)
+        self.step = len(self.done.losses) * self.epoch_steps
+        self.keep = partial(keeper.keep, midway, training)
 
     def epochs(self, on_epoch: Callable[[Epoch], bool | None] | None) -> Progress:
         """The epochs that are left, and all that were run."""
@@ -257,8 +244,8 @@ class _Run:
                 stops = bool(on_epoch(Epoch(number=number, loss=loss, score=scores[-1], terms=means)))
             seconds = earlier + time.perf_counter() - began
             self.done = Progress(losses=(*self.done.losses, loss), scores=scores, seconds=seconds, trained_seconds=trained)
-            if self.keeper:
-                self.keeper(self.done)
+            if self.keep:
+                self.keep(self.done)
             if stops:
                 break
         return self.done

@@ -17,7 +17,7 @@ from latency.onnx_graph import InvalidWeights
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["InvalidWeights", "load", "numpy_weights", "read_state", "remove_torn", "save", "state_sha256"]
+__all__ = ["InvalidWeights", "load", "numpy_weights", "read_state", "save", "state_sha256"]
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training scripts keep the weights
 
@@ -31,7 +31,7 @@ def save(state: "Mapping[str, Tensor]", path: str | Path, metadata: Mapping[str,
 
     content = encode({name: t.detach().cpu().clone().contiguous() for name, t in state.items()}, dict(metadata or {}))
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -39,15 +39,11 @@ def save(state: "Mapping[str, Tensor]", path: str | Path, metadata: Mapping[str,
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp's files are private to their owner
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
-
-
-def remove_torn(path: Path) -> None:
-    """Removes what ``save`` had half written for ``path`` when its process was killed. No other process may be writing it."""
-    for torn in path.parent.glob(f".{path.name}.*"):
-        torn.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> "dict[str, Tensor]":

@@ -18,7 +18,7 @@ __all__ = ["DistillJobs"]
 class DistillJobs(Trainings):
     """The jobs (a ``JobSource``), seed by seed, so that the first comparison is whole early and kept teacher outputs are used.
 
-    Of a seed one training asks the teacher while others run that need none; the rest then read what is kept.
+    Of a seed the first training asks the teacher, those come next that need none, and the rest last: most of them find its outputs kept.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class DistillJobs(Trainings):
         drafts = [self._draft(student, lesson, seed) for seed in seeds for student in students for lesson in lessons]
         self._order = {d.name: i for i, d in enumerate(drafts)}
         parents = {s.id: s for s in students}
-        left = [d for seed in seeds for d in _asking_once([d for d in drafts if d.seed == seed and d.name not in kept])]
+        left = [d for seed in seeds for d in _asker_first([d for d in drafts if d.seed == seed and d.name not in kept])]
         super().__init__(folder, (kept[d.name] for d in drafts if d.name in kept), ((self._job(d, parents[d.id]), d) for d in left))
 
     def told(self, row: Candidate, outcome: Outcome) -> None:
@@ -63,7 +63,7 @@ class DistillJobs(Trainings):
         )  # fmt: skip
 
 
-def _asking_once(drafts: Sequence[Candidate]) -> list[Candidate]:
+def _asker_first(drafts: Sequence[Candidate]) -> list[Candidate]:
     """The drafts of one seed, ordered: the first that a fixed teacher teaches, those without one, the others of the teacher's."""
     taught = [d for d in drafts if d.lesson and d.lesson.teacher]
     others = [d for d in drafts if not (d.lesson and d.lesson.teacher)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from latency.console import Console, count
+from nas.cores import torch_device
 from nas.distillation.teachers import TRIED, Teacher, normalisation, some_of_valid
 from nas.errors import InvalidTeacher
 from nas.evaluate import evaluate
@@ -27,7 +28,7 @@ def compare_with_students(teacher: Teacher, students: Sequence[Candidate], task:
     Raises:
         InvalidTeacher: its outputs are not finite.
     """
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = torch_device()
     teacher = teacher.to(place)
     score, images = _score(teacher, students, task, most, place)
     name, guessing = teacher.spec.name, 1 / len(task.classes)

@@ -19,7 +19,7 @@ from nas.errors import NothingFeasible, Stopped
 from nas.evaluate import evaluate
 from nas.executors import EXECUTORS
 from nas.finals import Baseline, final_plan
-from nas.jobs import Done, InTurn, JobSource, open_config_task
+from nas.jobs import Done, JobSource, SourceChain, open_config_task
 from nas.models import Network, build
 from nas.refinement.aimed import found_best, open_search
 from nas.refinement.bench import RefineBench, open_refine_bench, refuse_impossible
@@ -133,7 +133,7 @@ def _run(bench: RefineBench, folder: RunFolder, record: Record) -> tuple[Steps, 
         if untrained and not any(r.id == bench.seed.arch.id and r.status == "trained" for r in folder.rows):
             say_seed_training(bench)
         found = [open_searched] if bench.settings.search else []
-        sources = InTurn([lambda: open_full(untrained), open_steps, *found, lambda: open_full(_wanted(bench, opened[-1], searched))])
+        sources = SourceChain([lambda: open_full(untrained), open_steps, *found, lambda: open_full(_wanted(bench, opened[-1], searched))])
         if not isinstance(sources.peek(), Done):
             EXECUTORS[bench.config.executor](sources, bench.config, workers=bench.workers)
     return opened[-1], full[-1]

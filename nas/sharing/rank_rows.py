@@ -10,7 +10,7 @@ import numpy as np
 
 from latency.console import Console
 from nas.config import RunConfig
-from nas.cores import become_worker, workers_of
+from nas.cores import become_worker, torch_device, workers_of
 from nas.cost import count
 from nas.errors import NasError, Stopped
 from nas.executors import EXECUTORS
@@ -177,15 +177,13 @@ def _scored(
     out: Path, archs: Sequence[Architecture], rows: Mapping[tuple[str, int], Trained], space: SearchSpace, task: Task, recipe: Recipe,
     *, inherits: bool = True,
 ) -> list[Ranked]:  # fmt: skip
-    import torch
-
     from nas.sharing.bank_file import refuse_foreign
     from nas.sharing.inherited import inherited_score, kept_bank
 
     path, bank, found = out.resolve() / BANK_FILE, None, []
     if inherits:
         refuse_foreign(path, space, task)  # it may have been copied here
-        bank = kept_bank(str(path), "cuda" if torch.cuda.is_available() else "cpu")
+        bank = kept_bank(str(path), torch_device().type)
     for arch in archs:
         began, cost = time.perf_counter(), count(arch)
         score = None if bank is None else inherited_score(bank, arch, task, recipe)

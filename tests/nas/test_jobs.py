@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from nas.jobs import DONE, Done, InTurn, Job, JobQueue, Outcome, open_config_task, recipe_for, run_job
+from nas.jobs import DONE, Done, Job, JobQueue, Outcome, SourceChain, open_config_task, recipe_for, run_job
 from nas.recipe import Recipe
 from nas.tasks import Task
 from nas.tasks.dataset import Images
@@ -112,7 +112,7 @@ def test_seed_of_the_run_chooses_the_subset(tmp_path: Path) -> None:
     assert len(hashes) == 2
 
 
-def test_stages_follow_each_other_and_open_late(tmp_path: Path) -> None:
+def test_sources_of_a_chain_follow_each_other_and_open_late(tmp_path: Path) -> None:
     opened = []
 
     def opener(name: str, jobs: list[Job | None]) -> Listed:
@@ -120,16 +120,16 @@ def test_stages_follow_each_other_and_open_late(tmp_path: Path) -> None:
         return Listed(jobs)
 
     first, second = job(tmp_path, key="1"), job(tmp_path, key="2")
-    stages = InTurn([lambda: opener("a", [first, None]), lambda: opener("empty", []), lambda: opener("b", [second])])
-    assert stages.next() == first
+    chain = SourceChain([lambda: opener("a", [first, None]), lambda: opener("empty", []), lambda: opener("b", [second])])
+    assert chain.next() == first
     assert opened == ["a"]
-    assert stages.next() is None
-    assert stages.next() == second
+    assert chain.next() is None
+    assert chain.next() == second
     assert opened == ["a", "empty", "b"]
-    assert stages.next() is DONE
+    assert chain.next() is DONE
 
 
-def test_next_stage_waits_for_the_last_job_of_a_stage_that_has_no_more_to_hand_out(tmp_path: Path) -> None:
+def test_next_source_waits_for_the_last_job_of_a_source_that_has_no_more_to_hand_out(tmp_path: Path) -> None:
     """A source with a length has length 0, and is false, while its last job is out."""
 
     class Training(JobQueue):
@@ -137,24 +137,24 @@ def test_next_stage_waits_for_the_last_job_of_a_stage_that_has_no_more_to_hand_o
             self.take_back(outcome)
 
     training = Training([job(tmp_path, key="1")])
-    stages = InTurn([lambda: training, lambda: Listed([])])
-    assert isinstance(stages.next(), Job)
+    chain = SourceChain([lambda: training, lambda: Listed([])])
+    assert isinstance(chain.next(), Job)
     assert len(training) == 0
-    assert stages.next() is None  # and not DONE
+    assert chain.next() is None  # and not DONE
 
 
 def test_peeked_job_is_not_lost(tmp_path: Path) -> None:
     only = job(tmp_path)
-    stages = InTurn([lambda: Listed([only])])
-    assert stages.peek() == stages.peek() == only
-    assert stages.next() == only
-    assert stages.next() is DONE
+    chain = SourceChain([lambda: Listed([only])])
+    assert chain.peek() == chain.peek() == only
+    assert chain.next() == only
+    assert chain.next() is DONE
 
 
-def test_outcome_goes_to_the_stage_at_work(tmp_path: Path) -> None:
+def test_outcome_goes_to_the_source_at_work(tmp_path: Path) -> None:
     source = Listed([job(tmp_path, key="1")])
-    stages = InTurn([lambda: source])
-    found = stages.next()
+    chain = SourceChain([lambda: source])
+    found = chain.next()
     assert isinstance(found, Job)
-    stages.finish(found, Outcome(key="1"))
+    chain.finish(found, Outcome(key="1"))
     assert source.finished == ["1"]
