@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "write_manifest"]
 
 CHECK_IMAGES = 16
+PROBABILITIES = "softmax(logits / temperature), with the model's temperature, which fits the validation images"
 TOLERANCE = 1e-4  # of the largest output: what folding BN and another convolution order may move
 
 
@@ -52,7 +53,7 @@ def write_manifest(
     shape = [batch or "N", *task.input_chw]
     shared = {
         "input": {"name": "input", "shape": shape, "layout": "NCHW", "dtype": "float32", "preprocess": _preprocess(task)},
-        "output": {"name": "logits", "classes": list(task.classes)},
+        "output": {"name": "logits", "classes": list(task.classes), "probabilities": PROBABILITIES},
         "data": {"spec": task.data, "sha256": task.data_sha256},
     }
     entries = [_entry(row, file, out.parent) for row, file in zip(rows, models, strict=True)]
@@ -114,7 +115,12 @@ def _metadata(row: "Candidate", task: "Task") -> dict[str, str]:
     import msgspec
 
     values = {"id": row.id, "classes": list(task.classes), "preprocess": _preprocess(task), "data": task.data}
-    return {k: v if isinstance(v, str) else msgspec.json.encode(v).decode() for k, v in values.items()}
+    temperature = {} if _temperature(row) is None else {"temperature": _temperature(row)}
+    return {k: v if isinstance(v, str) else msgspec.json.encode(v).decode() for k, v in (values | temperature).items()}
+
+
+def _temperature(row: "Candidate") -> float | None:
+    return row.calibration.temperature if row.calibration else None
 
 
 def _entry(row: "Candidate", file: Path, folder: Path) -> dict[str, Any]:  # Any: JSON
@@ -123,7 +129,7 @@ def _entry(row: "Candidate", file: Path, folder: Path) -> dict[str, Any]:  # Any
     return {
         "id": row.id, "baseline": row.baseline, "file": file.relative_to(folder).as_posix(),
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "valid_score": row.score, "test_score": row.test_score, "epochs": row.epochs, **_taught(row),
+        "valid_score": row.score, "test_score": row.test_score, "epochs": row.epochs, "temperature": _temperature(row), **_taught(row),
         "latency": msgspec.to_builtins(row.latency), "cost": msgspec.to_builtins(row.cost), "architecture": msgspec.to_builtins(row.arch),
     }  # fmt: skip
 

@@ -23,6 +23,7 @@ COLUMNS = (
 )  # fmt: skip
 FEWEST = 3  # pairs that a claim takes: two that are close by chance have a narrow interval
 ROUNDING = 1e-9  # an error below is that of subtracting floats, and the differences are equal
+MENDABLE = 0.05  # of the calibration error, by a temperature: worth saying
 TEACHER_FACTS = 3
 STARTS: Mapping[Start, str] = {"scratch": "", "run": "from the run's weights", "bank": "from the run's bank"}
 
@@ -156,7 +157,7 @@ def write(
     console.table(
         f"{path}: students and lessons, mean over seeds ± standard deviation; gain: mean of the differences to plain training with the "
         "same seed (its 95 % interval, Student's t) on test, else said",
-        ("id", "network", "lesson", "seeds", "valid", "test", "gain", "test ECE", "test NLL"),
+        ("id", "network", "lesson", "seeds", "valid", "test", "gain", "test ECE", "scaled", "test NLL"),
         [_shown(s, name) for s, name in zip(summed, told_apart(summed), strict=True)],
     )
     table = pd.DataFrame([_cells(row) for row in every], columns=list(COLUMNS))
@@ -165,6 +166,11 @@ def write(
     drawn = _draw(path, whole)
     if any(s.gain and not s.gain.is_clear for s in summed):
         console.say("a gain of under 3 seeds or of equal ones, or whose interval holds 0, may be noise; --seeds 5 --loss plain tells more")
+    if off := _mendable(summed):
+        console.say(
+            f"confidence is far from accuracy (test ECE): {', '.join(off)}; divide the logits by the temperature that fits valid, which "
+            "the manifest and metadata of an export have"
+        )
     best = max(rows, key=lambda r: r.score or 0.0)
     console.say(f"wrote {', '.join([f'{path}/distilled.csv', 'distilled-summary.csv', *drawn])} and weights in {path}/models")
     if (path / best.weights).exists():
@@ -237,8 +243,26 @@ def _shown(s: Summary, name: str) -> tuple[str, ...]:
     return (
         s.student.id, s.student.baseline or "found", name, str(len(s.rows)), _spread([r.score for r in s.rows]),
         _spread([r.test_score for r in s.rows]), gain,
-        f"{100 * mean(c.ece for c in tested):.2f} %" if tested else "–", f"{mean(c.nll for c in tested):.3f}" if tested else "–",
+        f"{100 * mean(c.ece for c in tested):.2f} %" if tested else "–", f"{100 * scaled:.2f} %" if (scaled := _scaled(s)) else "–",
+        f"{mean(c.nll for c in tested):.3f}" if tested else "–",
     )  # fmt: skip
+
+
+def _scaled(s: Summary) -> float | None:
+    """Mean calibration error on test with logits divided by the temperature that fits valid."""
+    known = [r.test_calibration.ece_scaled for r in s.rows if r.test_calibration and r.test_calibration.ece_scaled is not None]
+    return mean(known) if known else None
+
+
+def _mendable(summed: Sequence[Summary]) -> list[str]:
+    """The lessons whose confidence is far from their accuracy, and near it with a temperature."""
+    found = []
+    for s in summed:
+        errors, scaled = [r.test_calibration.ece for r in s.rows if r.test_calibration], _scaled(s)
+        if errors and scaled is not None and mean(errors) - scaled > MENDABLE:
+            name = f"{s.student.baseline or s.student.id} {label(s.lesson)}"
+            found.append(f"{name} ({100 * mean(errors):.1f} %, scaled {100 * scaled:.1f} %)")
+    return found
 
 
 def _spread(scores: Sequence[float | None]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -161,6 +162,24 @@ def test_manifest_alone_says_how_to_feed_a_model(finished: Path) -> None:
     task = open_config_task(run.config)
     ours = task.normaliser()(torch.from_numpy(image.astype(np.uint8)).permute(0, 3, 1, 2)).numpy()
     assert np.abs(fed - ours).max() < 1e-5
+
+
+def test_probabilities_by_the_manifests_temperature_are_as_calibrated_as_it_says(finished: Path) -> None:
+    """The error in 15 bins of softmax(logits / temperature) on the test images, worked out here."""
+    task = open_config_task(load_run(finished).config)
+    split = task.load("test")
+    x, y = task.normaliser()(split.x).numpy(), split.y.numpy()
+    for entry in json.loads((finished / "manifest.json").read_text())["models"]:
+        session = ort.InferenceSession(finished / entry["file"])
+        logits = np.concatenate([session.run(None, {"input": x[i : i + 1]})[0] for i in range(len(x))]).astype(np.float64)
+        scaled = np.exp(logits / entry["temperature"])
+        probabilities = scaled / scaled.sum(1, keepdims=True)
+        confidence, is_right = probabilities.max(1), probabilities.argmax(1) == y
+        places = np.minimum((confidence * 15).astype(int), 14)
+        error = sum(abs((is_right[places == i] - confidence[places == i]).sum()) for i in range(15)) / len(y)
+        assert error == pytest.approx(entry["calibration"]["ece_scaled"], abs=0.01)  # an image may change its bin
+        kept = {p.key: p.value for p in onnx.load(finished / entry["file"]).metadata_props}
+        assert float(kept["temperature"]) == entry["temperature"]
 
 
 def test_data_that_changed_since_the_run_is_not_exported_with(finished: Path, tmp_path: Path) -> None:

@@ -138,6 +138,19 @@ def test_summary_says_spread_interval_and_calibration_of_each_lesson(tmp_path: P
     assert (kd["test_ece_mean"], kd["ece_gain"]) == pytest.approx((0.035, -0.015))
 
 
+def test_confidence_that_a_temperature_mends_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = {PLAIN: (0.05, 0.02), "kd": (0.20, 0.02), "nkd": (0.20, 0.18)}
+    rows = [
+        msgspec.structs.replace(row(loss, 1, 0.5, 0.5), test_calibration=msgspec.structs.replace(TESTED, ece=ece, ece_scaled=scaled))
+        for loss, (ece, scaled) in errors.items()
+    ]
+    write(tmp_path, [student()], rows, open_console())
+    shown = capsys.readouterr()
+    name = f"{student().id} {label(LessonConfig(loss='kd', weight=1.0))}"
+    assert f"confidence is far from accuracy (test ECE): {name} (20.0 %, scaled 2.0 %); divide the logits" in shown.err
+    assert "20.00 %   2.00 %" in shown.out
+
+
 def test_gain_on_valid_is_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row(PLAIN, 1, 0.5, 0.5), row("kd", 1, 0.5, 0.6), row("kd", 1, 0.7, weight=0.5)]
     write(tmp_path, [student()], rows, open_console())
