@@ -139,7 +139,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)
         raise
 
@@ -229,8 +229,8 @@ def open_run(path: Path, config: RunConfig, *, first: Callable[[], None] = lambd
     with _locked(path):
         first()
         write_config(path, config)
-        for where in (".", "models", "weights", "teachers"):
-            for torn in path.glob(f"{where}/.*.tmp"):  # what a kill left half written
+        for half_written in (".*.tmp", "models/.*", "weights/.*", "teachers/.*"):  # by what was killed
+            for torn in path.glob(half_written):
                 torn.unlink(missing_ok=True)
         rows = read_rows(path / "candidates.jsonl")
         drop_torn_line(path / "candidates.jsonl")

@@ -41,7 +41,7 @@ def save(state: "Mapping[str, Tensor]", path: str | Path, metadata: Mapping[str,
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)
         raise
 

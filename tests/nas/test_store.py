@@ -87,7 +87,8 @@ def test_what_a_kill_left_half_written_is_cleared(tmp_path: Path) -> None:
     with open_run(tmp_path / "run", RunConfig()):
         pass
     run = tmp_path / "run"
-    torn = [run / ".config.json.7.tmp", run / "models" / ".x.onnx.7.tmp", run / "weights" / ".x.safetensors.abc"]
+    (run / "teachers").mkdir()
+    torn = [run / name for name in (".config.json.7.tmp", "models/.x.onnx.7.tmp", "weights/.x.safetensors.abc", "teachers/.y.tmp")]
     for path in torn:
         path.write_text("half")
     with open_run(run, RunConfig()):
