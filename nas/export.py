@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "write_manifest"]
 
 CHECK_IMAGES = 16
-PROBABILITIES = "softmax(logits / temperature), with the model's temperature, which fits the validation images"
+PROBABILITIES = "softmax(logits / temperature), with the temperature of the model, which fits the validation images; without one by 1"
 TOLERANCE = 1e-4  # of the largest output: what folding BN and another convolution order may move
 
 

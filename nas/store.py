@@ -229,8 +229,8 @@ def open_run(path: Path, config: RunConfig, *, first: Callable[[], None] = lambd
     with _locked(path):
         first()
         write_config(path, config)
-        for half_written in (".*.tmp", "models/.*", "weights/.*", "teachers/.*"):  # by what was killed
-            for torn in path.glob(half_written):
+        for where in (".", "models", "weights", "teachers"):
+            for torn in [*path.glob(f"{where}/.*.tmp"), *path.glob(f"{where}/.*.safetensors.*")]:  # what a kill left half written
                 torn.unlink(missing_ok=True)
         rows = read_rows(path / "candidates.jsonl")
         drop_torn_line(path / "candidates.jsonl")

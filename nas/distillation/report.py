@@ -166,7 +166,7 @@ def write(
     drawn = _draw(path, whole)
     if any(s.gain and not s.gain.is_clear for s in summed):
         console.say("a gain of under 3 seeds or of equal ones, or whose interval holds 0, may be noise; --seeds 5 --loss plain tells more")
-    if off := _mendable(summed):
+    if off := _mendable(summed, told_apart(summed, names_teachers=False)):
         console.say(
             f"confidence is far from accuracy (test ECE): {', '.join(off)}; divide the logits by the temperature that fits valid, which "
             "the manifest and metadata of an export have"
@@ -243,7 +243,8 @@ def _shown(s: Summary, name: str) -> tuple[str, ...]:
     return (
         s.student.id, s.student.baseline or "found", name, str(len(s.rows)), _spread([r.score for r in s.rows]),
         _spread([r.test_score for r in s.rows]), gain,
-        f"{100 * mean(c.ece for c in tested):.2f} %" if tested else "–", f"{100 * scaled:.2f} %" if (scaled := _scaled(s)) else "–",
+        f"{100 * mean(c.ece for c in tested):.2f} %" if tested else "–",
+        f"{100 * scaled:.2f} %" if (scaled := _scaled(s)) is not None else "–",
         f"{mean(c.nll for c in tested):.3f}" if tested else "–",
     )  # fmt: skip
 
@@ -254,14 +255,15 @@ def _scaled(s: Summary) -> float | None:
     return mean(known) if known else None
 
 
-def _mendable(summed: Sequence[Summary]) -> list[str]:
+def _mendable(summed: Sequence[Summary], names: Sequence[str]) -> list[str]:
     """The lessons whose confidence is far from their accuracy, and near it with a temperature."""
     found = []
-    for s in summed:
-        errors, scaled = [r.test_calibration.ece for r in s.rows if r.test_calibration], _scaled(s)
+    for s, name in zip(summed, names, strict=True):
+        errors = [c.ece for r in s.rows if (c := r.test_calibration) and c.ece_scaled is not None]
+        scaled = _scaled(s)
         if errors and scaled is not None and mean(errors) - scaled > MENDABLE:
-            name = f"{s.student.baseline or s.student.id} {label(s.lesson)}"
-            found.append(f"{name} ({100 * mean(errors):.1f} %, scaled {100 * scaled:.1f} %)")
+            who = f"{s.student.baseline or s.student.id} {name}"
+            found.append(f"{who} ({100 * mean(errors):.1f} %, scaled {100 * scaled:.1f} %)")
     return found
 
 

@@ -172,7 +172,8 @@ def test_probabilities_by_the_manifests_temperature_are_as_calibrated_as_it_says
     for entry in json.loads((finished / "manifest.json").read_text())["models"]:
         session = ort.InferenceSession(finished / entry["file"])
         logits = np.concatenate([session.run(None, {"input": x[i : i + 1]})[0] for i in range(len(x))]).astype(np.float64)
-        scaled = np.exp(logits / entry["temperature"])
+        assert entry["temperature"] == entry["valid_calibration"]["temperature"]
+        scaled = np.exp((logits - logits.max(1, keepdims=True)) / entry["temperature"])
         probabilities = scaled / scaled.sum(1, keepdims=True)
         confidence, is_right = probabilities.max(1), probabilities.argmax(1) == y
         places = np.minimum((confidence * 15).astype(int), 14)

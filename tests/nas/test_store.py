@@ -91,8 +91,11 @@ def test_what_a_kill_left_half_written_is_cleared(tmp_path: Path) -> None:
     torn = [run / name for name in (".config.json.7.tmp", "models/.x.onnx.7.tmp", "weights/.x.safetensors.abc", "teachers/.y.tmp")]
     for path in torn:
         path.write_text("half")
+    (run / "models" / ".gitignore").write_text("*")
+    (run / "weights" / ".checkpoints").mkdir()
     with open_run(run, RunConfig()):
         assert not [p for p in torn if p.exists()]
+        assert (run / "models" / ".gitignore").exists()  # not ours
 
 
 def test_other_configuration_is_refused_with_both_values(tmp_path: Path) -> None:
