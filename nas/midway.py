@@ -60,7 +60,7 @@ class Midway:
         progress, found = _progress(path, training), load(path)
         kept = {key: (t.shape, t.dtype) for key, t in found.items() if not key.startswith("moments/")}
         if kept != {key: (t.shape, t.dtype) for key, t in (*self._weights(), *self._random())}:
-            raise InvalidWeights(f"{path}: a training of another network")
+            raise InvalidWeights(f"{path}: a training of another network; remove it to train from the beginning")
         with torch.no_grad():
             for key, tensor in self._weights():
                 tensor.copy_(found[key])

@@ -1,9 +1,7 @@
 """Network weights on disk (safetensors, never pickle; of others' files what loads without code) and as numpy arrays for ``emit``."""
 
 import hashlib
-import os
 import pickle
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -29,21 +27,9 @@ def save(state: "Mapping[str, Tensor]", path: str | Path, metadata: Mapping[str,
     """
     from safetensors.torch import save as encode
 
-    content = encode({name: t.detach().cpu().clone().contiguous() for name, t in state.items()}, dict(metadata or {}))
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are private to their owner
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)
-        raise
+    from nas.store import write_atomic
+
+    write_atomic(Path(path), encode({name: t.detach().cpu().clone().contiguous() for name, t in state.items()}, dict(metadata or {})))
 
 
 def load(path: str | Path) -> "dict[str, Tensor]":

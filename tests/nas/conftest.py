@@ -1,10 +1,21 @@
 """Finished searches, made once and only read by their tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.nas.small import command, config, inheriting, saved
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums are the same in each run with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

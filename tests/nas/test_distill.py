@@ -100,7 +100,7 @@ def test_weights_lost_before_they_were_tested_are_trained_again(run: Path) -> No
     assert next(r for r in taught(run) if r.name == untested.name).test_score is not None
 
 
-def test_teacher_is_asked_by_one_training_of_a_seed_while_others_need_none(run: Path, teacher: list[str]) -> None:
+def test_first_training_of_a_seed_asks_the_teacher_and_those_without_one_come_next(run: Path, teacher: list[str]) -> None:
     asked = ["--loss", "plain", "--loss", "kd", "--loss", "nkd", "--loss", "uskd", "--seeds", "2", "--model", student(run)]
     done = distilled(run, *teacher, *asked)
     assert done.exit_code == 0, done.output

@@ -1,6 +1,5 @@
 """Trainings that are broken off between two epochs and go on."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from nas.train import Epoch, Fit, fit
 from nas.weights import InvalidWeights, load, save
 from tests.nas.tasks.samples import write_npz
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LONG = Recipe(epochs=5, batch=16, crop_pixels=1, dropout=0.3)
 SEED = 7
 
@@ -23,14 +23,6 @@ SEED = 7
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return open_task("classify", f"npz:{write_npz(tmp_path_factory.mktemp('data') / 'a.npz', train=160)}")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def net(hidden_ch: int = 8) -> nn.Sequential:

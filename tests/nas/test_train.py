@@ -1,5 +1,4 @@
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +14,13 @@ from nas.tasks.dataset import Images
 from nas.train import Epoch, fit, learning_rate, parameter_groups, precision
 from tests.nas.tasks.samples import write_npz
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = Recipe(epochs=2, batch=16, crop_pixels=1)
 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return open_task("classify", f"npz:{write_npz(tmp_path_factory.mktemp('data') / 'a.npz', train=160)}")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def net(seed: int = 0, *, dropout: float = 0.0) -> nn.Sequential:
