@@ -4,9 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["save_figure"]
+__all__ = ["add_legend", "save_figure"]
+
+
+def add_legend(axes: "Axes") -> None:
+    """Adds a small legend where it hides least, without a warning when finding the place takes a busy computer over a second."""
+    axes.legend(fontsize=8, loc="best")  # matplotlib warns when this is its default, not when it is asked for
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from latency import DeviceInfo, TimingPlan
 from latency.console import Console, count, ms
-from latency.figures import save_figure
+from latency.figures import add_legend, save_figure
 from nas import pareto, versus
 from nas.calibration import draw_reliability
 from nas.config import RunConfig, config_from_file
@@ -246,7 +246,7 @@ def draw_front(search: Sequence[Candidate], finals: Sequence[Candidate], path: P
     axes.set_xscale("log")
     _plain_ticks(axes, [_p50(r) for r in [*tried, *finals]])
     axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend(fontsize=8)
+    add_legend(axes)
     figure.tight_layout()
     save_figure(figure, path)
 

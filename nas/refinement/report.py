@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from latency.console import Console, ms
-from latency.figures import save_figure
+from latency.figures import add_legend, save_figure
 from nas.refinement.aimed import SEARCHED
 from nas.refinement.choice import standard_error
 from nas.refinement.places import described, size_at
@@ -73,7 +73,7 @@ def draw(report: Report, file: Path) -> None:
     axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval of its ratio to the seed; {lines}\n{report.device}")
     axes.set_ylabel("accuracy in %, one training each,\n± one standard error of the images")
     axes.grid(visible=True, alpha=0.25)
-    axes.legend(fontsize=8)
+    add_legend(axes)
     figure.tight_layout()
     save_figure(figure, file)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latency.console import Console, count, ms
-from latency.figures import save_figure
+from latency.figures import add_legend, save_figure
 from nas import pareto
 from nas.calibration import Calibration, draw_reliability
 from nas.distillation.lessons import label
@@ -108,7 +108,7 @@ def draw(entries: Sequence[Entry], out: Path, *, device: str) -> None:
     axes.set_xlabel(f"latency in ms, batch 1, p50 and 95 % interval\n{device}")
     axes.set_ylabel("test accuracy in %")
     axes.grid(visible=True, alpha=0.25)
-    axes.legend(fontsize=8)
+    add_legend(axes)
     figure.tight_layout()
     save_figure(figure, out / FIGURE)
 
