@@ -2,7 +2,7 @@
 
 Reconstructions, hence the R: of ClST (Hou et al., IEEE TWC 23(7), 2024) the abstract alone was at hand: a hierarchy of transformers
 containing convolution (taken from CvT, Wu et al., ICCV 2021, whose words it uses), parallel spatial-channel attention, a
-convolutional projection. Signals are (N, 2, L), or (N, 2, 1, L) as this project's 1-D tasks have them.
+convolutional projection. Signals are (N, 2, L), or (N, 2, 1, L) as tasks have them: images of height 1.
 """
 
 import torch

@@ -16,13 +16,15 @@ from nas.tasks.dataset import Dataset, Images, Index, Request, Seeds, split_off
 __all__ = ["load"]
 
 Array = NDArray[Any]  # whatever the file holds
+SIGNAL_CH = 4
 FORMATS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def load(request: Request) -> Dataset:
     """The file's arrays; without x_valid a seeded, stratified tenth of the training images is split off.
 
-    Images are (N, H, W, C), (N, H, W) grey, or (N, C, H, W), which is recognised by axis 1 being the shortest; labels are
+    Images are (N, H, W, C), (N, H, W) grey, or (N, C, H, W), which is recognised by axis 1 being the shortest; signals of length L
+    in C channels are images of height 1, (N, C, 1, L), or (N, 1, L, C) with up to 4 channels; labels are
     (N,), (N, 1) or one-hot (N, K). Test labels are checked at once, and float test pixels for NaN; none are kept before they are asked for.
 
     Raises:
@@ -98,8 +100,15 @@ def _layout(path: Path, key: str, shape: tuple[int, ...]) -> tuple[tuple[int, ..
         return (0, 1, 2), (*shape, 1)
     if len(shape) != 4 or 0 in shape:
         raise InvalidData(f"npz: {key} in {path} must be (N, H, W, C) or (N, H, W) and not empty, got shape {shape}")
-    axes = (0, 2, 3, 1) if shape[1] < min(shape[2:]) else (0, 1, 2, 3)
+    axes = (0, 2, 3, 1) if _channels_first(shape) else (0, 1, 2, 3)
     return axes, tuple(shape[a] for a in axes)
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    _, a, b, c = shape
+    if a == 1 and c <= SIGNAL_CH < b:
+        return False  # a signal (N, 1, L, C), and no grey image so narrow
+    return a < min(b, c) or (b == 1 and 1 < a < c)  # the latter a signal (N, C, 1, L), and no image of width 1 and so many channels
 
 
 def _check_type(path: Path, key: str, dtype: np.dtype[Any]) -> None:  # Any: the file's own type
