@@ -91,10 +91,10 @@ def asm_soft_landmarks(train_shapes: Points, shapes: Points, *, variance: float 
 
     Raises:
         InvalidData: fewer than two training shapes, shapes of different points, or coordinates that are not finite.
-        InvalidConfig: ``variance`` is not in (0, 1], or ``clamp`` not above 0.
+        InvalidConfig: ``variance`` is not in (0, 1], or ``clamp`` not above 0 and finite.
     """
-    if not 0 < variance <= 1 or not clamp > 0:
-        raise InvalidConfig(f"variance must be above 0 and at most 1, and clamp above 0, got {variance} and {clamp}")
+    if not 0 < variance <= 1 or not 0 < clamp < float("inf"):
+        raise InvalidConfig(f"variance must be above 0 and at most 1, and clamp above 0 and finite, got {variance} and {clamp}")
     if len(train_shapes) < 2 or train_shapes.ndim != 3 or train_shapes.shape[1:] != shapes.shape[1:]:
         raise InvalidData(f"a shape model needs two shapes (M, P, 2) or more of the same points, got {train_shapes.shape}, {shapes.shape}")
     for name, given in (("training shapes", train_shapes), ("shapes", shapes)):
@@ -107,7 +107,7 @@ def asm_soft_landmarks(train_shapes: Points, shapes: Points, *, variance: float 
     shares = np.cumsum(variances) / max(variances.sum(), np.finfo(np.float64).tiny)
     kept = min(int(np.searchsorted(shares, variance - 1e-12)) + 1, len(shares))
     basis, bound = components[:kept], clamp * np.sqrt(variances[:kept])
-    coefficients = np.clip((shapes.reshape(len(shapes), -1) - mean) @ basis.T, -bound, bound)
+    coefficients = np.clip((shapes.reshape(len(shapes), mean.size) - mean) @ basis.T, -bound, bound)
     dtype = shapes.dtype if np.issubdtype(shapes.dtype, np.floating) else np.dtype(np.float64)
     soft: Shapes = (mean + coefficients @ basis).reshape(shapes.shape).astype(dtype)
     return soft

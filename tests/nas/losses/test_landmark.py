@@ -126,6 +126,18 @@ def test_all_of_the_variance_gives_training_shapes_back() -> None:
     assert np.allclose(asm_soft_landmarks(train, train, variance=1.0, clamp=100.0), train)
 
 
+def test_no_shapes_give_no_shapes() -> None:
+    train = np.random.default_rng(0).normal(size=(5, 3, 2))
+    assert asm_soft_landmarks(train, train[:0]).shape == (0, 3, 2)
+
+
+@pytest.mark.parametrize("clamp", [0.0, -1.0, float("inf"), float("nan")])
+def test_bound_that_is_none_is_refused(clamp: float) -> None:
+    train = np.random.default_rng(0).normal(size=(5, 3, 2))
+    with pytest.raises(InvalidConfig, match="clamp above 0 and finite"):
+        asm_soft_landmarks(train, train, clamp=clamp)
+
+
 def test_less_variance_smooths_more() -> None:
     train = shapes(60)
     errors = [np.abs(asm_soft_landmarks(train, train, variance=v) - train).mean() for v in (0.5, 0.9, 0.99)]
