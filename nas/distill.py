@@ -11,6 +11,7 @@ __all__ = ["main"]
 
 TEACHER = """torchvision:NAME, timm:NAME, run:RUN/ID, file:WEIGHTS (safetensors, or torch weights without pickled objects), or
 train:NAME, which is trained here first, such as train:resnet56."""
+ARCH = "Network of file:WEIGHTS: resnet20 to resnet110 for CIFAR, vit_tiny, clst_r for signals, or a baseline."
 NORM = "How a file's network was fed: task, imagenet, cifar10 or half; auto takes what scores best on validation images."
 MODEL = "A candidate's id or its beginning, or a published network such as mobilenet_v2@0.35; again for more.  [the front]"
 LOSS = "kd, dkd, dist, nkd or skd (with --teacher), uskd or bdkd (without), or plain, to compare with; may be given again."
@@ -20,7 +21,7 @@ KEEP = "Keep the teacher's outputs for further trainings with the same seed.  [k
 
 FLAGS = (
     click.option("--teacher", default="", metavar="SPEC", help=TEACHER),
-    click.option("--teacher-arch", metavar="NAME", help="Network of file:WEIGHTS: resnet20 to resnet110 for CIFAR, or a baseline."),
+    click.option("--teacher-arch", metavar="NAME", help=ARCH),
     click.option("--teacher-norm", default="auto", show_default=True, metavar="NORM", help=NORM),
     click.option("--teacher-epochs", type=int, help="Epochs of train:NAME.  [--epochs]"),
     click.option("--online-teacher", "online", default="", metavar="NAME", help="Network that bdkd trains along.  [the teacher's]"),

@@ -19,7 +19,7 @@ from nas.errors import Diverged
 from nas.evaluate import Judged, judge
 from nas.feed import Feed
 from nas.midway import Keeper, Midway, Progress, Training
-from nas.models.network import Network
+from nas.models.taps import Tapped
 from nas.recipe import Recipe
 from nas.tasks.task import Task
 
@@ -33,7 +33,7 @@ CHECK_STEPS_CUDA = 50  # asking the GPU for the loss makes it wait, so not at ev
 class Epoch:
     """One epoch done: its number from 1, mean training loss, and validation score of the averaged weights.
 
-    ``terms``: with a lesson, the mean of the task's loss and of each of the lesson's terms, as they enter the loss.
+    ``terms``: with a lesson, the means of the task's loss before its weight, and of each of the lesson's terms as it enters the loss.
     """
 
     number: int
@@ -76,8 +76,10 @@ class Batch:
 
 class Lesson(Protocol):
     """What a network learns beside its labels (see ``nas.distillation.teaching``). ``parts`` are trained along with it by the same
-    recipe, and are no part of it; the loss is ``task_weight`` times the task's plus the sum of ``terms``."""
+    recipe, and are no part of it; the loss is ``task_weight`` times the task's plus the sum of ``terms``. Of a lesson that
+    ``reads_features`` the network must be ``Tapped``."""
 
+    reads_features: bool
     task_weight: float
     parts: Sequence[nn.Module]
 
@@ -99,7 +101,7 @@ def fit(
     random state is left as it was. The module ends on ``device`` (default: CUDA where present), in eval mode, holding the
     moving average of weights and buffers. With ``on_epoch`` validation is scored after each epoch; returning True stops there.
     ``loss`` of logits and labels replaces the task's smoothed one; a ``lesson`` adds to it, and changes neither the order of the
-    images nor their augmentation. Its feature maps are those of the taps of a module that ``build`` made.
+    images nor their augmentation. The feature maps that it may read are those of the module's ``forward_taps``.
 
     ``keeper``: its file holds the state after an epoch; where there is one already, that training goes on, and ends with the weights of
     an unbroken one, given the same module and ``loss``, and an ``on_epoch`` in all parts or none. The file stays when the training is
@@ -209,7 +211,10 @@ class _Run:
         self.step = 0
         self.bf16 = precision(recipe, device) == "bf16"
         self.lesson, self.parts = lesson, [module]
-        self.tapped = module if isinstance(module, Network) and lesson and module.arch.taps else None
+        self.tapped: Tapped | None = None
+        if lesson and lesson.reads_features:
+            assert isinstance(module, Tapped), "the lesson reads features"
+            self.tapped = module
         self.sums: dict[str, Tensor] = {}  # of a lesson's terms in this epoch
         self.terms: dict[str, list[float]] = {}
         self.usual = 0.0  # a lesson's own scale, the loss of its first epoch: a teacher may be far from the labels

@@ -24,9 +24,9 @@ class UnknownName(NasError, LookupError):
     """A name that no menu has; the text suggests the nearest one and lists the menu."""
 
     @classmethod
-    def among(cls, what: str, name: object, known: Iterable[object]) -> "UnknownName":
-        """An error that says ``name`` is no ``what``, with a suggestion and the known names."""
+    def among(cls, what: str, name: object, known: Iterable[object], *, listed: Iterable[object] | None = None) -> "UnknownName":
+        """An error that says ``name`` is no ``what``, with a suggestion and the known names, or those ``listed`` where all are too many."""
         names = [str(k) for k in known]
         near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return cls(f"unknown {what} {str(name)!r}{hint} (known: {', '.join(names)})")
+        return cls(f"unknown {what} {str(name)!r}{hint} (known: {', '.join(names if listed is None else map(str, listed))})")

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import torch
@@ -28,8 +29,9 @@ def options_of(loss: str) -> dict[str, Option | None]:
 
 
 def lessons(
-    losses: Sequence[str], *, settings: Mapping[str, Option], sweep: Mapping[str, Sequence[Option]], teacher: TeacherSpec | None,
-    online: str = "", start: Start = "scratch",
+    losses: Sequence[str], *, settings: Mapping[str, Option] = MappingProxyType({}),
+    sweep: Mapping[str, Sequence[Option]] = MappingProxyType({}), teacher: TeacherSpec | None = None, online: str = "",
+    start: Start = "scratch",
 ) -> list[LessonConfig]:  # fmt: skip
     """Every lesson asked for, in order: each loss with its settings, once for each combination of swept values that it knows.
 

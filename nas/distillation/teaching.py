@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from nas.distillation.lesson import PLAIN, LessonConfig, LessonJob, lesson_key
+from nas.distillation.lessons import lessons
 from nas.distillation.teacher_logits import AskedLogits, StoredLogits
 from nas.distillation.teachers import named_network, open_teacher
-from nas.errors import InvalidTeacher
+from nas.errors import InvalidConfig, InvalidTeacher
 from nas.evaluate import evaluate
 from nas.losses import LOSSES, Method
+from nas.models.features import Feature, Featured, feature_of
 from nas.models.taps import second_to_last, tap_ch, with_taps
 from nas.recipe import Recipe
 from nas.tasks.task import Task
@@ -56,6 +58,8 @@ class Weights:
 class TaughtByTeacher:
     """A loss between the student's and a fixed teacher's logits, under the loss's ``name``."""
 
+    reads_features = False
+
     def __init__(self, name: str, loss: nn.Module, logits: TeacherLogits, weights: Weights) -> None:
         self.task_weight = weights.task
         self.parts: Sequence[nn.Module] = ()
@@ -76,6 +80,8 @@ class TaughtByTeacher:
 
 class TaughtByItself:
     """A loss of the student's own logits and first tapped feature map; its weak classifier trains along."""
+
+    reads_features = True
 
     def __init__(self, name: str, loss: nn.Module, weights: Weights) -> None:
         self.task_weight = weights.task
@@ -100,6 +106,8 @@ class TaughtOnline:
 
     One optimizer holds both, which is two with one schedule: no gradient crosses, and each network is clipped by itself.
     """
+
+    reads_features = False
 
     def __init__(self, name: str, loss: nn.Module, teacher: nn.Module, task_loss: TaskLoss, weights: Weights) -> None:
         self.task_weight = weights.task
@@ -141,10 +149,10 @@ def open_lesson(job: LessonJob, arch: Architecture, task: Task, recipe: Recipe, 
     Raises:
         InvalidTeacher: the lesson needs a teacher that the job lacks, or landmarks, which the task has not.
     """
-    return _open(job, arch, task, recipe, seed)
+    return _open(job, tap_ch(arch, second_to_last(arch)), task, recipe, seed)
 
 
-def _open(job: LessonJob, arch: Architecture | None, task: Task, recipe: Recipe, seed: int) -> Taught | None:
+def _open(job: LessonJob, feature_ch: int | None, task: Task, recipe: Recipe, seed: int) -> Taught | None:
     config = job.config
     if config.loss == PLAIN:
         return None
@@ -153,7 +161,7 @@ def _open(job: LessonJob, arch: Architecture | None, task: Task, recipe: Recipe,
     weights = Weights(task=config.task_weight * task_share, term=config.weight * term_share, warmup=config.warmup)
     makers: Mapping[str, Callable[[], Taught]] = {
         "teacher": lambda: _by_teacher(job, method, weights, task, recipe, seed),
-        "feature": lambda: _by_itself(config, method, weights, arch, task, seed),
+        "feature": lambda: _by_itself(config, method, weights, feature_ch, task, seed),
         "online": lambda: _online(config, method, weights, task, recipe, seed),
     }
     if method.needs not in makers:
@@ -174,9 +182,8 @@ def _by_teacher(job: LessonJob, method: Method, weights: Weights, task: Task, re
     return TaughtByTeacher(job.config.loss, method.term(job.config.options), logits, weights)
 
 
-def _by_itself(config: LessonConfig, method: Method, weights: Weights, arch: Architecture | None, task: Task, seed: int) -> Taught:
-    assert arch is not None, "teach refuses these"
-    loss = method.module(tap_ch(arch, second_to_last(arch)), len(task.classes), **config.options)
+def _by_itself(config: LessonConfig, method: Method, weights: Weights, feature_ch: int | None, task: Task, seed: int) -> Taught:
+    loss = method.module(feature_ch, len(task.classes), **config.options)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in loss.named_parameters():
         if name.endswith("bias"):
@@ -197,18 +204,28 @@ def _online(config: LessonConfig, method: Method, weights: Weights, task: Task, 
     return TaughtOnline(config.loss, method.module(**config.options), teacher, task_loss, weights)
 
 
-def teach(module: nn.Module, job: LessonJob, task: Task, recipe: Recipe, *, seed: int) -> Fit:
+def teach(
+    module: nn.Module, job: LessonJob, task: Task, recipe: Recipe, *, seed: int, feature: Feature | None = None,
+) -> Fit:  # fmt: skip
     """Trains any network of logits in place by a lesson, as ``nas.train.fit``: a ResNet, a ViT, or one of your own.
 
-    ``nas.distill`` is for networks that can be exported; these are not. A lesson that reads a feature map (uskd) needs an
-    ``Architecture``'s taps.
+    ``nas.distill`` does so with architectures, measures and exports them. A lesson that reads a feature map (uskd) takes it from
+    ``feature``: ``nas.models.features.FEATURES`` has that of each reference network, and one that ``build`` made needs none.
+    ``job.config`` is taken as it is: ``nas.distillation.lessons.lessons`` makes those that the command line would.
 
     Raises:
-        InvalidTeacher: such a lesson, or one without the teacher that it needs.
+        UnknownName: no such loss or option, or the network has no such part.
+        InvalidConfig: an option's value, a feature that is missing, that the lesson does not read, or that is no feature map.
+        InvalidTeacher: the lesson needs a teacher that the job lacks, or landmarks.
         Diverged: see ``fit``.
     """
-    method = LOSSES.get(job.config.loss)
-    if method and method.needs == "feature":
-        raise InvalidTeacher(f"--loss {job.config.loss} reads a feature map, and only networks that nas.models.build makes have taps")
-    lesson = _open(job, None, task, recipe, seed)
-    return fit(module, task, recipe, seed=seed, lesson=lesson)
+    config = job.config
+    lessons([config.loss], settings=config.options, teacher=job.teacher, online=config.online)  # for its checks
+    if config.loss == PLAIN or LOSSES[config.loss].needs != "feature":
+        if feature:
+            raise InvalidConfig(f"the feature {feature.part} is for uskd; {config.loss} reads none")
+        return fit(module, task, recipe, seed=seed, lesson=_open(job, None, task, recipe, seed))
+    featured = Featured(module, feature or feature_of(module))
+    place = next((p.device for p in module.parameters()), None)
+    feature_ch = featured.feature_ch(torch.zeros(2, *task.input_chw, device=place))
+    return fit(featured, task, recipe, seed=seed, lesson=_open(job, feature_ch, task, recipe, seed))

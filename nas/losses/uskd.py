@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.errors import InvalidConfig
-from nas.losses.rows import others, refuse_negative, refuse_unequal, soft_rows
+from nas.errors import InvalidConfig, InvalidLogits
+from nas.losses.rows import others, refuse_negative, soft_rows
 
 __all__ = ["USKD", "Ranking", "uskd_loss"]
 
@@ -32,7 +32,8 @@ def uskd_loss(
     soft label 0, yet is left out of the non-target part, as in the original). ``ranking="log_softmax"`` ranks as the authors'
     repository does since 2023-07-17, where a refactor put log-probabilities in place of S; the default is the paper's.
     """
-    refuse_unequal(logits, weak_logits)
+    if logits.shape != weak_logits.shape or logits.ndim != 2:
+        raise InvalidLogits(f"logits and weak_logits must both be (N, C), got {tuple(logits.shape)} and {tuple(weak_logits.shape)}")
     refuse_negative(alpha=alpha, beta=beta, mu=mu)
     if ranking not in ("probability", "log_softmax"):
         raise InvalidConfig(f"ranking must be probability or log_softmax, got {ranking!r}")

@@ -1,10 +1,21 @@
 """Where a network can be looked into while it trains: taps at the ends of its stages. Export, cost and latency never see them."""
 
+from typing import Protocol, runtime_checkable
+
 import msgspec
+from torch import Tensor
 
 from search_spaces.architecture import Architecture, Tap, pieces
 
-__all__ = ["second_to_last", "stage_ends", "tap_ch", "with_taps"]
+__all__ = ["Tapped", "second_to_last", "stage_ends", "tap_ch", "with_taps"]
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A network that hands out feature maps beside its logits."""
+
+    def forward_taps(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits (N, outputs) and feature maps (N, C, H, W) of one forward pass, part of the same autograd graph."""
 
 
 def stage_ends(arch: Architecture) -> tuple[Tap, ...]:

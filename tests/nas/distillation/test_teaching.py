@@ -9,63 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.distillation.lesson import LessonConfig, LessonJob, TeacherSpec
+from nas.distillation.lesson import LessonJob, TeacherSpec
 from nas.distillation.teacher_logits import AskedLogits
-from nas.distillation.teachers import Teacher, named_network, open_teacher, resolve
+from nas.distillation.teachers import Teacher, named_network, open_teacher
 from nas.distillation.teaching import TaughtByItself, TaughtByTeacher, TaughtOnline, Weights, open_lesson, tapped, teach
 from nas.errors import Diverged, InvalidTeacher, UnknownName
 from nas.jobs import Job, run_job
-from nas.losses import BDKD, KD, USKD, skd_loss
+from nas.losses import BDKD, KD, USKD
 from nas.models import build
-from nas.models.reference import reference
 from nas.models.taps import second_to_last, tap_ch, with_taps
 from nas.recipe import Recipe
-from nas.tasks import Task, open_task
+from nas.tasks import Task
 from nas.train import Batch, Epoch, fit, learning_rate
 from nas.weights import load, save
-from search_spaces import Architecture, baseline
-from tests.nas.tasks.samples import write_npz
-
-PLAIN = Recipe(
-    epochs=2, batch=48, lr=0.05, weight_decay=0.01, warmup_epochs=0, flip=False, crop_pixels=0, ema_decay=0.0, clip_norm=0.0, amp="off",
-    label_smoothing=0.0, momentum=0.0,
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    return open_task("classify", f"npz:{write_npz(tmp_path_factory.mktemp('data') / 'a.npz', train=160)}")
-
-
-@pytest.fixture(scope="module")
-def spec(task: Task, tmp_path_factory: pytest.TempPathFactory) -> TeacherSpec:
-    path = tmp_path_factory.mktemp("teacher") / "t.safetensors"
-    save(reference("resnet20", outputs=3, generator=torch.Generator().manual_seed(0)).state_dict(), path)
-    return resolve(f"file:{path}", task, arch="resnet20", norm="imagenet")
-
-
-@pytest.fixture(scope="module")
-def arch(task: Task) -> Architecture:
-    return baseline("mobilenet_v3_small_minimal", width=0.1, input_chw=task.input_chw, outputs=3)
-
-
-def student(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
-
-
-def weights(module: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
-
-
-def batches(task: Task, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """The normalised batches that ``fit`` takes without augmentation, written out."""
-    split, generator, found = task.load("train"), torch.Generator().manual_seed(seed), []
-    x = task.normaliser()(split.x)
-    for _ in range(PLAIN.epochs):
-        order = torch.randperm(len(x), generator=generator)
-        found += [(x[i], split.y[i]) for i in torch.split(order, PLAIN.batch) if len(i) == PLAIN.batch]
-    return found
+from search_spaces import Architecture
+from tests.nas.distillation.samples import PLAIN, batches, config, student, weights
 
 
 def as_if_by_hand(task: Task, teacher: Teacher, module: nn.Module) -> Tensor:
@@ -116,7 +74,7 @@ def test_skd_is_its_two_shares(task: Task, spec: TeacherSpec) -> None:
     assert torch.allclose(weights(ours), as_if_by_hand(task, open_teacher(spec, task), student()), rtol=1e-4, atol=1e-6)  # as above
 
 
-def test_every_term_is_reported_as_it_enters_the_loss(task: Task, spec: TeacherSpec) -> None:
+def test_every_term_is_reported_as_it_enters_the_loss_and_the_tasks_before_its_weight(task: Task, spec: TeacherSpec) -> None:
     seen: list[Epoch] = []
     lesson = TaughtByTeacher("kd", KD(), AskedLogits(open_teacher(spec, task)), Weights(task=0.1, term=0.9))
     done = fit(student(), task, PLAIN, seed=5, device="cpu", lesson=lesson, on_epoch=seen.append)
@@ -195,11 +153,6 @@ def test_loss_that_is_not_finite_names_its_term(task: Task, spec: TeacherSpec) -
     lesson = TaughtByTeacher("broken", Broken(), AskedLogits(open_teacher(spec, task)), Weights())
     with pytest.raises(Diverged, match=r"loss is not finite \(broken\).*lower the weight of the distillation"):
         fit(student(), task, PLAIN, seed=5, device="cpu", lesson=lesson)
-
-
-def config(loss: str, **changed: object) -> LessonConfig:
-    options: dict[str, dict[str, object]] = {"kd": {"temperature": 4.0}, "bdkd": {"nu": 2.0}, "uskd": {"mu": 0.01}}
-    return msgspec.structs.replace(LessonConfig(loss=loss, options=options.get(loss, {})), **changed)  # type: ignore[arg-type]  # numbers
 
 
 @pytest.mark.parametrize("loss", ["plain", "kd", "uskd", "bdkd"])
@@ -289,36 +242,3 @@ def test_unknown_online_teacher_is_named(task: Task) -> None:
 
 def test_only_a_lesson_that_reads_features_taps_the_student(arch: Architecture) -> None:
     assert [len(tapped(arch, config(loss)).taps) for loss in ("plain", "kd", "bdkd", "uskd")] == [0, 0, 0, 1]
-
-
-@pytest.mark.parametrize(("name", "loss"), [("resnet20", "dist"), ("vit_tiny", "kd"), ("vit_tiny", "bdkd")])
-def test_reference_network_is_taught_by_losses_of_logits(task: Task, spec: TeacherSpec, name: str, loss: str) -> None:
-    network = named_network(name, task, generator=torch.Generator().manual_seed(0))
-    before = weights(network)
-    job = LessonJob(config=LessonConfig(loss=loss, online="resnet20" if loss == "bdkd" else ""), teacher=spec)
-    done = teach(network, job, task, msgspec.structs.replace(PLAIN, epochs=1), seed=0)
-    assert loss in done.terms
-    assert not torch.equal(weights(network), before)
-
-
-def test_reference_network_has_no_feature_map_to_learn_from(task: Task) -> None:
-    with pytest.raises(InvalidTeacher, match="reads a feature map"):
-        teach(student(), LessonJob(config=LessonConfig(loss="uskd")), task, PLAIN, seed=0)
-
-
-@pytest.mark.parametrize("name", ["kd_cnn_r", "kd_mobilenet_r"])
-def test_signal_student_comes_nearer_to_a_signal_teacher(name: str) -> None:
-    g = torch.Generator().manual_seed(0)
-    teacher, pupil = (reference(n, outputs=4, in_ch=2, generator=g) for n in ("clst_r", name))
-    x, y = torch.randn(32, 2, 64, generator=g), torch.randint(4, (32,), generator=g)
-    with torch.no_grad():
-        target = teacher.eval()(x)
-    optimizer = torch.optim.SGD(pupil.parameters(), lr=0.02)
-    losses = []
-    for _ in range(10):
-        loss = skd_loss(pupil(x), target, y, alpha=1.0, temperature=2.0)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.7 * losses[0]
