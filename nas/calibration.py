@@ -100,16 +100,19 @@ def _ece(bins: Sequence[Bin]) -> float:
     return sum(b.images * abs(b.accuracy - b.confidence) for b in bins) / total
 
 
-def draw_reliability(figures: Mapping[str, Calibration], path: Path, *, title: str) -> None:
-    """Draws accuracy over confidence for each named network, a panel each, with the share of images in every bin below."""
+def draw_reliability(figures: Mapping[str, Calibration], path: Path, *, title: str, columns: int = 4) -> None:
+    """Draws accuracy over confidence for each named network, a panel each, with the share of images in every bin below, up to
+    ``columns`` side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    columns = min(4, len(figures))
+    columns = min(columns, len(figures))
     lines = -(-len(figures) // columns)
-    figure, grid = plt.subplots(lines, columns, figsize=(3.1 * columns, 3.3 * lines), dpi=120, squeeze=False, sharex=True, sharey=True)
+    figure, grid = plt.subplots(
+        lines, columns, figsize=(3.1 * columns, 3.3 * lines), dpi=120, squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
     for axes in grid.flat[len(figures) :]:
         axes.set_visible(False)
     for i, (axes, (name, found)) in enumerate(zip(grid.flat, figures.items(), strict=False)):
@@ -127,5 +130,4 @@ def draw_reliability(figures: Mapping[str, Calibration], path: Path, *, title: s
     figure.supxlabel("confidence: the largest probability", fontsize=9)
     figure.supylabel("accuracy (line), share of images (bars)", fontsize=9)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
     save_figure(figure, path)

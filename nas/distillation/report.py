@@ -1,5 +1,6 @@
 """What a distillation shows: every lesson beside plain training of the same student with the same seeds, as table, CSV and figure."""
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ FEWEST = 3  # pairs that a claim takes: two that are close by chance have a narr
 ROUNDING = 1e-9  # an error below is that of subtracting floats, and the differences are equal
 MENDABLE = 0.05  # of the calibration error, by a temperature: worth saying
 TEACHER_FACTS = 3
+MOST_COLUMNS, COLUMNS_USUAL = 8, 4  # panels of a figure side by side
 STARTS: Mapping[Start, str] = {"scratch": "", "run": "from the run's weights", "bank": "from the run's bank"}
 
 
@@ -62,17 +64,19 @@ class Summary:
 
 
 def summaries(students: Sequence[Candidate], rows: Sequence[Candidate]) -> list[Summary]:
-    """The rows by student, lesson and recipe, in the order of the students and rows; gains are over plain trainings with the same recipe
-    and start."""
+    """The rows by student, lesson and recipe, in the order of the students and, for each alike, that in which the lessons come up first;
+    gains are over plain trainings with the same recipe and start."""
     found = []
+    by_kind: dict[tuple[object, ...], list[Candidate]] = {}
+    for row in rows:
+        if row.lesson:
+            by_kind.setdefault((_identity(row.lesson), *_recipe_of(row)), []).append(row)
     for student in students:
-        by_kind: dict[tuple[object, ...], list[Candidate]] = {}
-        for row in rows:
-            if row.id == student.id and row.lesson:
-                by_kind.setdefault((_identity(row.lesson), *_recipe_of(row)), []).append(row)
-        for same in by_kind.values():
-            lesson = same[0].lesson
+        for kind in by_kind.values():
+            same, lesson = [row for row in kind if row.id == student.id], kind[0].lesson
             assert lesson is not None, "rows without a lesson were left out"
+            if not same:
+                continue
             alone = [] if lesson.loss == PLAIN else [r for r in rows if _is_plain_beside(same[0], r)]
             differences, on = _score_pairs(same, alone)
             found.append(
@@ -183,9 +187,10 @@ def _draw(path: Path, summed: Sequence[Summary]) -> list[str]:
     names, teachers = figure_names(summed)
     figures = {f"{s.student.baseline or s.student.id}\n{n}": c for s, n in zip(summed, names, strict=True) if (c := _figure_of(s))}
     if figures:
-        below = textwrap.wrap(teachers, 36 * min(4, len(figures)))  # a panel has room for so many characters
+        below = textwrap.wrap(teachers, 36 * min(COLUMNS_USUAL, len(figures)))  # a panel has room for so many characters
         title = "\n".join(["reliability on the test images, first seed", *below])
-        draw_reliability(figures, path / "distilled-reliability.png", title=title)
+        columns = _columns([s.student.id for s in summed if _figure_of(s)])
+        draw_reliability(figures, path / "distilled-reliability.png", title=title, columns=columns)
         drawn.append("distilled-reliability.png")
     gains = [s for s in summed if s.gain and s.gain.on == "test"] or [s for s in summed if s.gain]
     if gains:
@@ -193,6 +198,12 @@ def _draw(path: Path, summed: Sequence[Summary]) -> list[str]:
         draw_gains(gains, names, path / "distilled-gains.png", caption=teachers)
         drawn.append("distilled-gains.png")
     return drawn
+
+
+def _columns(students: Sequence[str]) -> int:
+    """How many panels to draw side by side, for a panel of each of these students: a line for each where they have equally many."""
+    lengths = [len(list(panels)) for _, panels in itertools.groupby(students)]
+    return lengths[0] if len(lengths) > 1 and len(set(lengths)) == 1 and lengths[0] <= MOST_COLUMNS else COLUMNS_USUAL
 
 
 def figure_names(summed: Sequence[Summary]) -> tuple[list[str], str]:

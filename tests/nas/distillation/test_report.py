@@ -4,6 +4,7 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 import pytest
+from PIL import Image
 
 from latency.console import open_console
 from nas.calibration import Bin, Calibration
@@ -99,6 +100,24 @@ def test_rows_are_summed_up_by_student_and_lesson() -> None:
         (student(ch).id, loss, 2) for ch in (4, 8) for loss in (PLAIN, "kd")
     ]
     assert [s.gain is None for s in found] == [True, False, True, False]
+
+
+def test_every_student_has_its_lessons_in_the_same_order_however_its_trainings_ended() -> None:
+    rows = [row("kd", 1, 0.6), row(PLAIN, 1, 0.5), row("nkd", 1, 0.6, out_ch=8), row(PLAIN, 1, 0.5, out_ch=8), row("kd", 1, 0.6, out_ch=8)]
+    found = summaries([student(), student(8)], rows)
+    assert [(s.student.id == student().id, s.lesson.loss) for s in found] == [
+        (True, "kd"), (True, PLAIN), (False, "kd"), (False, PLAIN), (False, "nkd"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("second", "columns", "lines"), [(("kd", "nkd", PLAIN), 3, 2), (("kd", PLAIN), 4, 2)])
+def test_students_with_equally_many_lessons_have_a_line_of_the_reliability_diagram_each(
+    tmp_path: Path, second: tuple[str, ...], columns: int, lines: int
+) -> None:
+    rows = [*(row(loss, 1, 0.6, 0.6) for loss in ("kd", "nkd", PLAIN)), *(row(loss, 1, 0.6, 0.6, out_ch=8) for loss in second)]
+    write(tmp_path, [student(), student(8)], rows, open_console())
+    with Image.open(tmp_path / "distilled-reliability.png") as picture:
+        assert picture.width / picture.height == pytest.approx(3.1 * columns / (3.3 * lines), rel=0.01)
 
 
 def test_best_lesson_is_by_mean_valid_score_over_seeds() -> None:
