@@ -19,7 +19,7 @@ COLUMNS = 4  # panels side by side
 LONGEST = 44  # characters of a label's line
 LEAST_IN, PANEL_IN, CHARACTER_IN, LINE_IN = 5.0, 3.2, 0.08, 0.17  # the figure's and a panel's width; a character and line of 9 points
 SMALL_IN = 0.068  # a character of 8 points
-LEGEND = "dots: n seeds; diamond: their mean; line: its 95 % interval; red: 0 is outside, of 3 seeds or more"
+LEGEND = "dots: n seeds; diamond: their mean; line: its 95 % interval, each for itself; red: 0 is outside, of 3 seeds or more"
 
 
 def draw_gains(summed: "Sequence[Summary]", names: Sequence[str], path: Path, *, caption: str = "") -> None:
@@ -28,8 +28,8 @@ def draw_gains(summed: "Sequence[Summary]", names: Sequence[str], path: Path, *,
 
 
 def gains_figure(summed: "Sequence[Summary]", names: Sequence[str], *, caption: str = "") -> "Figure":
-    """A panel for each student, all with the same lines: one for each lesson, under its name, with its paired differences, their mean, its
-    95 % interval and their number. All of them are on test, or all on valid; ``caption`` is written below."""
+    """A panel for each student, all with the same scale and lines: one for each lesson, under its name, with its paired differences, their
+    mean, its 95 % interval and their number. All of them are on test, or all on valid; ``caption`` is written below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -51,8 +51,12 @@ def gains_figure(summed: "Sequence[Summary]", names: Sequence[str], *, caption: 
     figure, grid = plt.subplots(rows, columns, figsize=(width, height), dpi=130, squeeze=False, sharey=True, layout="constrained")
     for axes in grid.flat[len(groups) :]:
         axes.set_visible(False)
-    for axes, group in zip(grid.flat, groups.values(), strict=False):
+    panels = list(zip(grid.flat, groups.values(), strict=False))
+    for axes, group in panels:
         _draw_panel(axes, group)
+    low, high = min(axes.get_xlim()[0] for axes, _ in panels), max(axes.get_xlim()[1] for axes, _ in panels)
+    for axes, _ in panels:
+        axes.set_xlim(low, high + 0.16 * (high - low))  # one scale for all, with room for n
     grid[0, 0].set_yticks(range(len(labels)), list(labels.values()))
     grid[0, 0].set_ylim(len(labels) - 0.5, -0.5)
     figure.supxlabel(under, fontsize=8)
@@ -74,8 +78,6 @@ def _draw_panel(axes: "Axes", group: "Sequence[tuple[Summary, int]]") -> None:
             axes.plot([100 * s.gain.low, 100 * s.gain.high], [y, y], color="C0", linewidth=1.6, zorder=1)
         axes.plot([100 * s.gain.mean], [y], marker="D", color="C3" if s.gain.is_clear else "C0", markersize=5, zorder=3)
         axes.text(0.985, y, f"n={s.gain.pairs}", transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=7, color="0.3")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high + 0.16 * (high - low))  # room for n
     student = group[0][0].student
     axes.set_title(student.baseline or f"found {student.id}", fontsize=9)
     axes.tick_params(labelsize=9)

@@ -52,6 +52,14 @@ def test_labels_stand_once_on_the_left_and_n_in_each_panel() -> None:
     assert [[t.get_text() for t in axes.texts] for axes in (left, right)] == [["n=5"] * 6, ["n=3"] * 6]
 
 
+def test_panels_have_one_scale_that_holds_every_difference() -> None:
+    left, right = drawn(*STUDY)[0].axes
+    assert left.get_xlim() == right.get_xlim()
+    low, high = left.get_xlim()
+    assert low < 0
+    assert high > 100 * 0.01 * 6 * 5  # the last lesson's fifth seed
+
+
 def test_teacher_of_all_is_said_once_below() -> None:
     figure, _ = drawn(*STUDY)
     assert f"teachers: {FILE} for kd, dkd, dist, nkd; resnet20 trained along for bdkd" in figure.get_supxlabel().replace("\n", " ")
