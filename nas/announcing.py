@@ -24,7 +24,7 @@ def announce(bench: Bench, folder: RunFolder, speed: Speed) -> None:
     if folder.rows:
         of = "" if "trials" in bench.free else f" of {config.trials}"
         say(f"taking up {bench.out}: {done}{of} candidates are {'trained' if config.evaluate == 'alone' else 'scored'}")
-    say(f"space    {bench.space.name} x{config.width:g} at {task.input_chw[1]} px: {size.distinct:.3g} networks ({size.raw:.3g} raw picks)")
+    say(f"space    {bench.space.name} x{config.width:g} at {task.size}: {size.distinct:.3g} networks ({size.raw:.3g} raw picks)")
     say(f"data     {task.data}: {len(task.classes)} classes, {len(task.train):,} training and {len(task.valid):,} validation images")
     say(f"device   {bench.device.info().name}, {config.threads} thread{'s' * (config.threads > 1)}, batch 1")
     if bench.plan:

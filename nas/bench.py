@@ -164,7 +164,7 @@ def check_floor(bench: Bench) -> None:
     floor = min(found, key=lambda m: m.p50_ms, default=None)
     if floor is not None and floor.ci_ms[0] > limit:
         raise NothingFeasible(
-            f"--max-ms {limit:g} is below what {bench.space.name} can do at {bench.task.input_chw[1]} px on {bench.device.info().name}: "
+            f"--max-ms {limit:g} is below what {bench.space.name} can do at {bench.task.size} on {bench.device.info().name}: "
             f"the fastest of its {len(found)} smallest networks takes {ms(floor.p50_ms, *floor.ci_ms)}; allow more, or lower --width "
             "or --image-size"
         )

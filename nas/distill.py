@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 TEACHER = """torchvision:NAME, timm:NAME, run:RUN/ID, file:WEIGHTS (safetensors, or torch weights without pickled objects), or
 train:NAME, which is trained here first, such as train:resnet56."""
-ARCH = "Network of file:WEIGHTS: resnet20 to resnet110 for CIFAR, vit_tiny, clst_r for signals, or a baseline."
+ARCH = "Network of file:WEIGHTS: resnet20 to resnet110 for CIFAR, vit_tiny, clst_r, kd_cnn_r or kd_mobilenet_r for signals, or a baseline."
 NORM = "How a file's network was fed: task, imagenet, cifar10 or half; auto takes what scores best on validation images."
 MODEL = "A candidate's id or its beginning, or a published network such as mobilenet_v2@0.35; again for more.  [the front]"
 LOSS = "kd, dkd, dist, nkd or skd (with --teacher), uskd or bdkd (without), or plain, to compare with; may be given again."

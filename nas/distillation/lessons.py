@@ -47,6 +47,8 @@ def lessons(
             raise UnknownName.among("loss", loss, [PLAIN, *LOSSES])
     known = {name for loss in losses if loss != PLAIN for name in (*options_of(loss), *SHARED)}
     for name in (*settings, *sweep):
+        if not known:
+            raise InvalidConfig(f"{name} is an option of losses, and {', '.join(losses)} has none")
         if name not in known:
             raise UnknownName.among(f"option of {', '.join(losses)}", name, sorted(known))
     if both := sorted(settings.keys() & sweep.keys()):

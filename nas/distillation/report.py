@@ -187,9 +187,9 @@ def _draw(path: Path, summed: Sequence[Summary]) -> list[str]:
     names, teachers = figure_names(summed)
     figures = {f"{s.student.baseline or s.student.id}\n{n}": c for s, n in zip(summed, names, strict=True) if (c := _figure_of(s))}
     if figures:
-        below = textwrap.wrap(teachers, 36 * min(COLUMNS_USUAL, len(figures)))  # a panel has room for so many characters
-        title = "\n".join(["reliability on the test images, first seed", *below])
-        columns = _columns([s.student.id for s in summed if _figure_of(s)])
+        columns = min(_columns([s.student.id for s in summed if _figure_of(s)]), len(figures))
+        said = ["reliability on the test images, first seed", teachers]
+        title = "\n".join(line for text in said for line in textwrap.wrap(text, 36 * columns))  # a panel has room for so many characters
         draw_reliability(figures, path / "distilled-reliability.png", title=title, columns=columns)
         drawn.append("distilled-reliability.png")
     gains = [s for s in summed if s.gain and s.gain.on == "test"] or [s for s in summed if s.gain]
@@ -203,7 +203,7 @@ def _draw(path: Path, summed: Sequence[Summary]) -> list[str]:
 def _columns(students: Sequence[str]) -> int:
     """How many panels to draw side by side, for a panel of each of these students: a line for each where they have equally many."""
     lengths = [len(list(panels)) for _, panels in itertools.groupby(students)]
-    return lengths[0] if len(lengths) > 1 and len(set(lengths)) == 1 and lengths[0] <= MOST_COLUMNS else COLUMNS_USUAL
+    return lengths[0] if len(lengths) > 1 and len(set(lengths)) == 1 and 1 < lengths[0] <= MOST_COLUMNS else COLUMNS_USUAL
 
 
 def figure_names(summed: Sequence[Summary]) -> tuple[list[str], str]:

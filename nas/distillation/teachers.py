@@ -131,7 +131,8 @@ def named_network(name: str, task: Task, *, generator: torch.Generator | None = 
         InvalidTeacher: a network for signals, and the task has images.
     """
     if name in SIGNALS and task.input_chw[1] != 1:
-        raise InvalidTeacher(f"{name} is for signals, of height 1, and {task.data} has images of {task.input_chw[1]}x{task.input_chw[2]}")
+        size = f"{task.input_chw[1]}x{task.input_chw[2]}"
+        raise InvalidTeacher(f"{name} is for signals, of height 1, and {task.data} has images of {size}; give signals as (N, C, 1, L)")
     if name in REFERENCES:
         return reference(name, outputs=len(task.classes), in_ch=task.input_chw[0], input_hw=task.input_chw[1:], generator=generator)
     return build(named_baseline(name, task), generator=generator)

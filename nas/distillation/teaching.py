@@ -215,12 +215,18 @@ def teach(
 
     Raises:
         UnknownName: no such loss or option, or the network has no such part.
-        InvalidConfig: an option's value, a feature that is missing, that the lesson does not read, or that is no feature map.
+        InvalidConfig: the value of an option or weight; a feature that is missing, not read by the lesson, or no feature map.
         InvalidTeacher: the lesson needs a teacher that the job lacks, or landmarks.
         Diverged: see ``fit``.
     """
     config = job.config
-    lessons([config.loss], settings=config.options, teacher=job.teacher, online=config.online)  # for its checks
+    shared = {"weight": config.weight, "task_weight": config.task_weight, "warmup": config.warmup}
+    if wrong := sorted(config.options.keys() & shared.keys()):
+        raise InvalidConfig(f"{wrong[0]} is a field of LessonConfig and no option of a loss; nas.distillation.lessons.lessons sets it")
+    if config.start != "scratch":
+        raise InvalidConfig(f"start={config.start!r} is for networks of a run; load the weights yourself and leave it out")
+    settings = {**config.options, **({} if config.loss == PLAIN else shared)}
+    lessons([config.loss], settings=settings, teacher=job.teacher, online=config.online)  # for its checks
     if config.loss == PLAIN or LOSSES[config.loss].needs != "feature":
         if feature:
             raise InvalidConfig(f"the feature {feature.part} is for uskd; {config.loss} reads none")

@@ -24,6 +24,11 @@ class Feature:
     part: str
     token: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses what is no name and no number, such as 0.0."""
+        if not isinstance(self.part, str) or not (self.token is None or type(self.token) is int):
+            raise InvalidConfig(f"a feature is the name of a part and perhaps the number of a token, got {self.part!r} and {self.token!r}")
+
 
 # What USKD's weak classifier reads: the end of the second-to-last stage; of ViTs the class token after half of the layers (the authors'
 # repository, for DeiT).
@@ -87,14 +92,17 @@ class Featured(nn.Module):
             handle.remove()
         part = self.feature.part
         if len(found) != 1:
-            raise InvalidConfig(f"feature {part}: was run {len(found)} times for one output, so which is its feature is open")
+            times = f"is run {len(found)} times for one output" if found else "is not run, by itself"
+            raise InvalidConfig(f"feature {part}: {times}; name a part that is run once, such as the block around it")
         output, version = found[0]
         wanted = self._mismatch(output, x)
         if wanted or not isinstance(output, Tensor):
             given = str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
             raise InvalidConfig(f"feature {part}: gives {given} for {len(x)} inputs, wanted {wanted}")
         if output._version != version:
-            raise InvalidConfig(f"feature {part}: the layer behind it changes it in place (as ReLU(inplace=True) does); name that layer")
+            raise InvalidConfig(
+                f"feature {part}: the layer behind it changes it in place, as ReLU(inplace=True) does; name that one, or the block around"
+            )
         y = output if self.feature.token is None else output[:, self.feature.token]
         return logits, (y.reshape(*y.shape[:2], *(1,) * (4 - y.ndim), *y.shape[2:]),)
 
@@ -116,7 +124,7 @@ class Featured(nn.Module):
     def _mismatch(self, output: object, x: Tensor) -> str:
         """What the part should have given for ``x`` and did not; "" where it did."""
         token, shape = self.feature.token, output.shape if isinstance(output, Tensor) else torch.Size()
-        first = len(shape) > 0 and shape[0] == len(x)
+        first = len(shape) > 0 and shape[0] == len(x) and isinstance(output, Tensor) and output.is_floating_point()
         if token is not None:
             return "" if first and len(shape) == 3 and -shape[1] <= token < shape[1] else f"tokens (N, T, C) with a token {token}"
         if x.ndim == 4 and x.shape[2] > 1 and len(shape) == 3:

@@ -24,7 +24,7 @@ def load(request: Request) -> Dataset:
     """The file's arrays; without x_valid a seeded, stratified tenth of the training images is split off.
 
     Images are (N, H, W, C), (N, H, W) grey, or (N, C, H, W), which is recognised by axis 1 being the shortest; signals of length L
-    in C channels are images of height 1, (N, C, 1, L), or (N, 1, L, C) with up to 4 channels; labels are
+    in C channels are images of height 1, (N, C, 1, L), or (N, 1, L, C) with up to 4 channels, and are not mirrored; labels are
     (N,), (N, 1) or one-hot (N, K). Test labels are checked at once, and float test pixels for NaN; none are kept before they are asked for.
 
     Raises:
@@ -50,6 +50,7 @@ def load(request: Request) -> Dataset:
     return Dataset(
         classes=tuple(map(str, range(classes))), train=parts["train"], valid=parts["valid"], test=functools.partial(_test, path, test_y),
         preprocess="the image's own numbers" if train.x.dtype == np.float32 else "0..255",
+        flip=size > 1,  # a signal backwards in time is another one
     )  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
     _, a, b, c = shape
     if a == 1 and c <= SIGNAL_CH < b:
         return False  # a signal (N, 1, L, C), and no grey image so narrow
-    return a < min(b, c) or (b == 1 and 1 < a < c)  # the latter a signal (N, C, 1, L), and no image of width 1 and so many channels
+    return a < min(b, c) or (b == 1 and a < c)  # the latter a signal (N, C, 1, L), and no image of width 1 and so many channels
 
 
 def _check_type(path: Path, key: str, dtype: np.dtype[Any]) -> None:  # Any: the file's own type

@@ -64,6 +64,12 @@ class Task:
     score: Callable[[Tensor, Tensor], float]
     higher_is_better: bool = True
 
+    @property
+    def size(self) -> str:
+        """Of its images, in words: "32 px" where they are square, else height and width, "1x128 px"."""
+        _, height, width = self.input_chw
+        return f"{height} px" if height == width else f"{height}x{width} px"
+
     def load(self, split: SplitName) -> Split:
         """The split's tensors on the CPU, in a fixed order; they share memory with the task, so do not write to them.
 

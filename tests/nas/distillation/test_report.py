@@ -120,6 +120,13 @@ def test_students_with_equally_many_lessons_have_a_line_of_the_reliability_diagr
         assert picture.width / picture.height == pytest.approx(3.1 * columns / (3.3 * lines), rel=0.01)
 
 
+def test_students_with_one_lesson_stand_side_by_side_in_the_reliability_diagram(tmp_path: Path) -> None:
+    rows = [row("kd", 1, 0.6, 0.6, out_ch=ch) for ch in (4, 8, 12)]
+    write(tmp_path, [student(), student(8), student(12)], rows, open_console())
+    with Image.open(tmp_path / "distilled-reliability.png") as picture:
+        assert picture.width / picture.height == pytest.approx(3.1 * 3 / 3.3, rel=0.01)
+
+
 def test_best_lesson_is_by_mean_valid_score_over_seeds() -> None:
     rows = [row("kd", s, v, weight=w) for w, scores in ((0.5, (0.9, 0.1)), (1.0, (0.6, 0.6))) for s, v in enumerate(scores)]
     assert {r.lesson.weight for r in best_lessons(rows) if r.lesson} == {1.0}

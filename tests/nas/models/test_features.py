@@ -110,9 +110,9 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("feature", "why"),
     [
-        (Feature(part="part"), "part: was run 2 times for one output"),
+        (Feature(part="part"), "part: is run 2 times for one output; name a part that is run once"),
         (Feature(part="split"), "split: gives tuple for 2 inputs, wanted a tensor"),
-        (Feature(part="split.out_proj"), "was run 0 times"),  # torch takes its weights and not the module
+        (Feature(part="split.out_proj"), "split.out_proj: is not run, by itself"),  # torch takes its weights and not the module
         (Feature(part="turned"), r"turned: gives \(4, 2\) for 2 inputs"),  # the batch comes second
         (Feature(part="before"), "before: the layer behind it changes it in place"),
     ],
@@ -150,3 +150,16 @@ def test_tokens_of_images_want_one_of_them_named() -> None:
     network, x = made("vit_tiny")
     with pytest.raises(InvalidConfig, match=r"of tokens \(N, T, C\) say which, as token=0"):
         Featured(network, Feature(part="encoder.layers.encoder_layer_2")).feature_ch(x)
+
+
+@pytest.mark.parametrize(("part", "token"), [(3, None), ("layer1", 1.0), ("layer1", "0"), ("layer1", True)])
+def test_feature_that_is_no_name_and_number_is_refused(part: object, token: object) -> None:
+    with pytest.raises(InvalidConfig, match="the name of a part"):
+        Feature(part=part, token=token)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_part_that_gives_whole_numbers_is_no_feature() -> None:
+    network = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 2))
+    network.insert(0, nn.Identity())
+    with pytest.raises(InvalidConfig, match=r"0: gives \(2, 5\) for 2 inputs, wanted a tensor"):
+        Featured(network, Feature(part="0")).forward_taps(torch.zeros(2, 5, dtype=torch.int64))

@@ -52,9 +52,9 @@ def test_grey_images_without_a_channel_axis_have_one_channel(tmp_path: Path) -> 
 
 
 SHAPES = {  # of one sample as it is stored -> of one input (C, H, W)
-    (2, 1, 128): (2, 1, 128), (1, 128, 2): (2, 1, 128), (30, 1, 64): (30, 1, 64), (1, 128): (1, 1, 128),  # signals
+    (2, 1, 128): (2, 1, 128), (1, 128, 2): (2, 1, 128), (30, 1, 64): (30, 1, 64), (1, 128): (1, 1, 128), (1, 1, 7): (1, 1, 7),  # signals
     (16, 12, 3): (3, 16, 12), (3, 16, 12): (3, 16, 12), (1, 32, 16): (1, 32, 16), (2, 128, 128): (2, 128, 128), (16, 16): (1, 16, 16),
-    (1, 1, 7): (7, 1, 1), (16, 1, 3): (3, 16, 1), (128, 1, 2): (2, 128, 1),  # columns, width 1
+    (16, 1, 3): (3, 16, 1), (128, 1, 2): (2, 128, 1),  # columns, width 1
 }  # fmt: skip
 
 
@@ -63,6 +63,8 @@ def test_axes_of_images_and_signals_are_told_apart(tmp_path: Path, stored: tuple
     x = np.random.default_rng(0).integers(0, 256, (90, *stored)).astype(np.uint8)
     task = open_task("classify", save(tmp_path, x_train=x[:60], x_test=x[60:]))
     assert task.input_chw == chw
+    assert task.size == (f"{chw[1]} px" if chw[1] == chw[2] else f"{chw[1]}x{chw[2]} px")
+    assert task.flip == (chw[1] > 1)  # a signal backwards is another one
     axes = next(a for a in ((2, 0, 1), (0, 1, 2)) if len(stored) == 2 or tuple(stored[i] for i in a) == chw)
     assert np.array_equal(task.load("test").x.numpy()[0], x[60].reshape(chw) if len(stored) == 2 else x[60].transpose(axes))
 
