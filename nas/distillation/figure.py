@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
     from nas.distillation.report import Summary
 
-__all__ = ["draw_gains", "gains_figure"]
+__all__ = ["FEWEST", "draw_gains", "gains_figure"]
 
 COLUMNS = 4  # panels side by side
 LONGEST = 44  # characters of a label's line
 LEAST_IN, PANEL_IN, CHARACTER_IN, LINE_IN = 5.0, 3.2, 0.08, 0.17  # the figure's and a panel's width; a character and line of 9 points
 SMALL_IN = 0.068  # a character of 8 points
-LEGEND = "dots: n seeds; diamond: their mean; line: its 95 % interval, each for itself; red: 0 is outside, of 3 seeds or more"
+FEWEST = 3  # pairs that a claim takes: two that are close by chance have a narrow interval, and others one that hides the rest
+LEGEND = "dots: n seeds; diamond: their mean; line: from 3 seeds on its 95 % interval, each for itself; red: 0 is outside"
 
 
 def draw_gains(summed: "Sequence[Summary]", names: Sequence[str], path: Path, *, caption: str = "") -> None:
@@ -74,7 +75,7 @@ def _draw_panel(axes: "Axes", group: "Sequence[tuple[Summary, int]]") -> None:
     for s, y in group:
         assert s.gain is not None, "only lessons with a gain are drawn"
         axes.scatter([100 * d for d in s.differences], [y] * len(s.differences), s=12, color="0.6", zorder=2)
-        if s.gain.pairs > 1:
+        if s.gain.pairs >= FEWEST:
             axes.plot([100 * s.gain.low, 100 * s.gain.high], [y, y], color="C0", linewidth=1.6, zorder=1)
         axes.plot([100 * s.gain.mean], [y], marker="D", color="C3" if s.gain.is_clear else "C0", markersize=5, zorder=3)
         axes.text(0.985, y, f"n={s.gain.pairs}", transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=7, color="0.3")

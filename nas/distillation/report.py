@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from latency.console import Console
 from nas.calibration import Calibration, draw_reliability
-from nas.distillation.figure import draw_gains
+from nas.distillation.figure import FEWEST, draw_gains
 from nas.distillation.lesson import PLAIN, LessonConfig, Start
 from nas.distillation.lessons import label
 from nas.store import Candidate, write_atomic
@@ -22,7 +22,6 @@ COLUMNS = (
     "student", "network", "lesson", "loss", "name", "seed", "epochs", "lr", "start", "teacher", "teacher_sha256", "teacher_fed",
     "online_teacher", "valid_score", "test_score", "test_ece", "test_ece_scaled", "test_nll", "test_brier", "train_seconds",
 )  # fmt: skip
-FEWEST = 3  # pairs that a claim takes: two that are close by chance have a narrow interval
 ROUNDING = 1e-9  # an error below is that of subtracting floats, and the differences are equal
 MENDABLE = 0.05  # of the calibration error, by a temperature: worth saying
 TEACHER_FACTS = 3

@@ -1,5 +1,6 @@
 """The figure of gains: what it says where, and that all of it can be read."""
 
+import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -20,10 +21,10 @@ def lesson(loss: str, teacher: str = FILE) -> LessonConfig:
     return found
 
 
-def drawn(*wanted: LessonConfig) -> tuple[Figure, list[str]]:
+def drawn(*wanted: LessonConfig, fewer: int = 3) -> tuple[Figure, list[str]]:
     """The figure of these lessons for a found network with five seeds and a published one with three; and its names."""
     students, rows = [], []
-    for name, network, seeds in (("mnasnet_a1", "", 5), ("mobilenet_v2", "mobilenet_v2 x0.35", 3)):
+    for name, network, seeds in (("mnasnet_a1", "", 5), ("mobilenet_v2", "mobilenet_v2 x0.35", fewer)):
         arch = baseline(name, width=0.35, input_chw=(3, 32, 32), outputs=10)
         students.append(Candidate(stage="final", status="trained", arch=arch, seed=0, baseline=network))
         for i, config in enumerate((LessonConfig(loss=PLAIN), *wanted)):
@@ -58,6 +59,12 @@ def test_panels_have_one_scale_that_holds_every_difference() -> None:
     low, high = left.get_xlim()
     assert low < 0
     assert high > 100 * 0.01 * 6 * 5  # the last lesson's fifth seed
+
+
+@pytest.mark.parametrize(("fewer", "intervals"), [(2, 0), (3, 6)])
+def test_two_seeds_have_no_interval_which_would_hide_all_else(fewer: int, intervals: int) -> None:
+    _, right = drawn(*STUDY, fewer=fewer)[0].axes
+    assert sum(line.get_marker() == "None" and len(np.unique(line.get_ydata())) == 1 for line in right.lines) == intervals
 
 
 def test_teacher_of_all_is_said_once_below() -> None:
