@@ -126,8 +126,7 @@ def draw_reliability(figures: Mapping[str, Calibration], path: Path, *, title: s
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.grid(visible=True, alpha=0.25)
-        axes.tick_params(labelsize=8)
-        axes.tick_params(labelbottom=i + columns >= len(figures))  # the last panel of a column may stand above the last line
+        axes.tick_params(labelsize=8, labelbottom=i + columns >= len(figures))  # the last panel of a column may stand above the last line
     figure.supxlabel("confidence: the largest probability", fontsize=9)
     figure.supylabel("accuracy (line), share of images (bars)", fontsize=9)
     figure.suptitle(title, fontsize=10)

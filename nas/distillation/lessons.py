@@ -12,7 +12,7 @@ from nas.distillation.lesson import PLAIN, LessonConfig, Option, Start, TeacherS
 from nas.errors import InvalidConfig, InvalidTeacher, UnknownName
 from nas.losses import LOSSES
 
-__all__ = ["label", "lessons", "options_of"]
+__all__ = ["SHARED", "label", "lessons", "options_of"]
 
 SHARED = ("weight", "task_weight", "warmup")  # of every lesson, beside its loss's own options
 

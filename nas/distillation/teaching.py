@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.distillation.lesson import PLAIN, LessonConfig, LessonJob, lesson_key
-from nas.distillation.lessons import lessons
+from nas.distillation.lessons import SHARED, lessons
 from nas.distillation.teacher_logits import AskedLogits, StoredLogits
 from nas.distillation.teachers import named_network, open_teacher
 from nas.errors import InvalidConfig, InvalidTeacher
@@ -220,7 +220,7 @@ def teach(
         Diverged: see ``fit``.
     """
     config = job.config
-    shared = {"weight": config.weight, "task_weight": config.task_weight, "warmup": config.warmup}
+    shared = {name: getattr(config, name) for name in SHARED}
     if wrong := sorted(config.options.keys() & shared.keys()):
         raise InvalidConfig(f"{wrong[0]} is a field of LessonConfig and no option of a loss; nas.distillation.lessons.lessons sets it")
     if config.start != "scratch":

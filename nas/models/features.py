@@ -42,7 +42,7 @@ FEATURES: Mapping[str, Feature] = {
 
 
 def feature_of(network: nn.Module) -> Feature:
-    """The same of a network that ``build`` made, by its architecture.
+    """What USKD's weak classifier reads of a network that ``build`` made: the end of its second-to-last stage, as ``second_to_last``.
 
     Raises:
         InvalidConfig: it is none; its feature must be named.
